@@ -1,0 +1,92 @@
+#include "error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The only process-wide state of the program: who to tell when everything must end. */
+static struct {
+    int rank;
+    void (*end_all_ranks)(int exit_code);
+} fatal_handler;
+
+bool error_set(struct Error *err, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    err->exit_code = EXIT_USER;
+    vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    return false;
+}
+
+bool error_prefix(struct Error *err, const char *format, ...) {
+    char old[sizeof err->text];
+    memcpy(old, err->text, sizeof old);
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    if (used >= 0 && (size_t)used < sizeof err->text)
+        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    return false;
+}
+
+int error_report(const struct Error *err) {
+    fprintf(stderr, "tmd: %s\n", err->text);
+    return err->exit_code;
+}
+
+void fatal_set_handler(int rank, void (*end_all_ranks)(int exit_code)) {
+    fatal_handler.rank = rank;
+    fatal_handler.end_all_ranks = end_all_ranks;
+}
+
+void fatal_at(const char *file, int line, const char *expression, const char *format, ...) {
+    char host[64] = "?", what[768];
+    gethostname(host, sizeof host - 1);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    fprintf(stderr, "tmd: fatal: %s (%s failed at %s:%d, host %s, rank %d)\n", what, expression, file,
+            line, host, fatal_handler.rank);
+    fflush(NULL);
+    if (fatal_handler.end_all_ranks) fatal_handler.end_all_ranks(EXIT_FAILED);
+    abort();
+}
+
+void *xmalloc(unsigned long n_bytes) {
+    void *p = malloc(n_bytes ? n_bytes : 1);
+    TMD_CHECK(p, "out of memory: asked for %lu bytes", n_bytes);
+    return p;
+}
+
+void *xcalloc(unsigned long n_bytes) {
+    return memset(xmalloc(n_bytes), 0, n_bytes);
+}
+
+void *xrealloc(void *old, unsigned long n_bytes) {
+    void *p = realloc(old, n_bytes ? n_bytes : 1);
+    TMD_CHECK(p, "out of memory: asked for %lu bytes", n_bytes);
+    return p;
+}
+
+char *xstrdup(const char *text) {
+    size_t n_bytes = strlen(text) + 1;
+    return memcpy(xmalloc(n_bytes), text, n_bytes);
+}
+
+char *xprintf(const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    TMD_CHECK(n >= 0, "bad format '%s'", format);
+    char *text = xmalloc((unsigned long)n + 1);
+    vsnprintf(text, (unsigned long)n + 1, format, again);
+    va_end(again);
+    return text;
+}
