@@ -11,11 +11,11 @@
 #include <stdio.h>
 
 #include "error.h"
+#include "kernels/ops_loss.h" /* enum VsdNorm */
 #include "model/model_config.h"
 
 enum Stage { STAGE_TEACHER, STAGE_KD, STAGE_STAGE1, STAGE_STAGE2 };
 enum Stage1Method { STAGE1_MEANFLOW, STAGE1_TM };
-enum VsdNorm { VSD_NORM_PAPER, VSD_NORM_DMD2 };
 enum Schedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE };
 enum Solver { SOLVER_EULER };
 
@@ -105,6 +105,12 @@ struct SamplerConfig {
     int64_t seed;
 };
 
+/* Where the value of a key came from, for messages about contradictions between keys. */
+struct ConfigOrigin {
+    char *source; /* path of a file, or the override as it was typed; NULL: the default */
+    int line;     /* from 1; 0 for an override */
+};
+
 struct Config {
     struct ModelConfig model;
     struct StudentConfig student;
@@ -125,21 +131,37 @@ struct Config {
     char *resume;  /* top-level key `resume`: none | auto | path of a checkpoint */
     char *kind;    /* top-level key `kind`: replay cases only */
     struct IntList skip_layers; /* top-level key `skip_layers`: replay cases only */
+    struct ConfigOrigin *origins; /* one per row of config_keys[], in its order */
 };
 
-/* All defaults. */
+/* All defaults.  A configuration owns its strings: pass it by pointer, free it with config_free. */
 void config_init(struct Config *config);
 void config_free(struct Config *config);
 
-/* Reads a YAML file over what `config` already holds.  Unknown and duplicate keys, wrong types and
- * values out of range are errors that name file, line and key. */
+/* Reads a YAML file (at most 1 MiB) over what `config` already holds.  Its top-level key `base` names
+ * another file, relative to this one, that is read first: at most four deep, no cycles.  Errors name
+ * file, line and key: a file that cannot be read, YAML syntax, anchors, aliases, tags and further
+ * documents, unknown and duplicate keys and sections, wrong types, values out of range.  After an
+ * error `config` may hold a part of the file; only config_free is of use then. */
 bool config_load(struct Config *config, const char *path, struct Error *err);
 
-/* One override "section.key=value" (or "out=...", "resume=..."), in the syntax of a YAML value. */
+/* One override "section.key=value" (or "out=...", "resume=..."), in the syntax of a YAML value; with
+ * nothing behind "=" it is the empty string.  On an error, which names the assignment, `config` is
+ * unchanged. */
 bool config_override(struct Config *config, const char *assignment, struct Error *err);
 
-/* Contradictions between keys (H >= L, a tap beyond L, ...).  Call after all overrides. */
+/* Contradictions between keys (H >= L, a tap beyond L, ...) in what the stage or the replay case
+ * uses.  The message names every key involved, its value and where that was given.  Call after all
+ * overrides; relies on the ranges that config_load and config_override have checked. */
 bool config_check(const struct Config *config, struct Error *err);
+
+/* Besides: a training run needs a folder and data. */
+bool config_check_run(const struct Config *config, struct Error *err);
+
+/* What depends on the data's latents: the patches must tile `shape`, and the discriminator's four
+ * strided convolutions, which work on the grid of the latents, must leave at least 1 x 1 x 1 of it. */
+bool config_check_video(const struct Config *config, const struct VideoShape *shape,
+                        struct Error *err);
 
 /* The resolved configuration as YAML: what config_load reads back to the same bits. */
 void config_print(const struct Config *config, FILE *out);
@@ -147,5 +169,9 @@ void config_print(const struct Config *config, FILE *out);
 char *config_to_yaml(const struct Config *config);
 /* The reference page: every key with type, range, default and help. */
 void config_print_keys(FILE *out);
+
+/* The name of an enum's value: config_enum_name("train.stage", STAGE_KD) is "kd".  A key that is no
+ * enum, or a value that it does not have, is a broken invariant. */
+const char *config_enum_name(const char *key, int value);
 
 #endif

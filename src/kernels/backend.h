@@ -1,0 +1,73 @@
+/* What a device can do: one table of operations, written once per machine.
+ *
+ * Model and step code calls `be->linear_forward(be, ...)` and never learns whether the CPU computes
+ * it, a GPU, or a backend that only counts.  The contracts stand in the ops_*.h headers, one family
+ * each; each family is a list macro, so that a backend that treats all operations alike (the meter,
+ * the plan) is generated and cannot miss one.
+ *
+ * Types.  `Act` is one activation element in the backend's own type (float32 on the CPU, bfloat16 on
+ * a GPU).  It is incomplete on purpose: nobody outside a backend can read one or do arithmetic on such
+ * a pointer; act_at() moves it.  `float` and `double` pointers are device memory in that type.
+ * Host memory is only what a contract calls so.
+ *
+ * Layout.  Everything is row-major and dense unless a stride is given; B samples, S tokens (rows) per
+ * sample, D channels.  Tokens of a sample are consecutive rows.
+ *
+ * Gradients.  Gradients of parameters accumulate (`dw += ...`); gradients of activations overwrite,
+ * except where a contract says "accumulates".  A NULL gradient pointer means "not wanted". */
+#ifndef TMD_BACKEND_H
+#define TMD_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dtype.h"
+
+typedef struct ActElem Act;
+
+struct Backend;
+
+/* List macros: OP(name, (typed parameters), (names of the parameters)). */
+#include "kernels/ops_memory.h"
+#include "kernels/ops_linear.h"
+#include "kernels/ops_norm.h"
+#include "kernels/ops_attention.h"
+#include "kernels/ops_embed.h"
+#include "kernels/ops_video.h"
+#include "kernels/ops_loss.h"
+#include "kernels/ops_conv.h"
+#include "kernels/ops_optim.h"
+
+#define COMPUTE_OPS(OP)                                                                            \
+    LINEAR_OPS(OP) NORM_OPS(OP) ATTENTION_OPS(OP) EMBED_OPS(OP) VIDEO_OPS(OP) LOSS_OPS(OP)         \
+    CONV_OPS(OP) OPTIM_OPS(OP)
+
+#define BACKEND_UNWRAP(...) __VA_ARGS__
+#define BACKEND_MEMBER(name, params, names)                                                        \
+    void (*name)(const struct Backend *be, BACKEND_UNWRAP params);
+
+struct Backend {
+    const char *name;
+    enum Dtype act_dtype; /* what an Act is */
+    void *state;          /* the backend's own */
+    MEMORY_OPS(BACKEND_MEMBER)
+    COMPUTE_OPS(BACKEND_MEMBER)
+    void *(*memory_alloc)(const struct Backend *be, int64_t n_bytes); /* 64-byte aligned, zeroed */
+    void (*memory_free)(const struct Backend *be, void *memory);
+    void (*destroy)(struct Backend *be);
+};
+
+/* The reference: float32 on the host, OpenMP, oneDNN for matrix products and convolutions. */
+struct Backend *backend_cpu_create(void);
+
+/* Computes nothing: for measuring memory.  `act_dtype` is that of the backend it stands for. */
+struct Backend *backend_plan_create(enum Dtype act_dtype);
+/* Bytes that memory_alloc has handed out so far. */
+int64_t backend_plan_allocated(const struct Backend *be);
+
+static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {
+    return (Act *)((char *)(uintptr_t)base + n_elems * dtype_bytes(be->act_dtype));
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* The CPU backend's table, memory and scratch. */
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "kernels/cpu/conv3d.h"
+#include "kernels/cpu/cpu.h"
+
+void cpu_upload(const struct Backend *be, void *device, const void *host, int64_t n_bytes) {
+    (void)be;
+    memcpy(device, host, (size_t)n_bytes);
+}
+
+void cpu_download(const struct Backend *be, void *host, const void *device, int64_t n_bytes) {
+    (void)be;
+    memcpy(host, device, (size_t)n_bytes);
+}
+
+void cpu_copy(const struct Backend *be, void *to, const void *from, int64_t n_bytes) {
+    (void)be;
+    memcpy(to, from, (size_t)n_bytes);
+}
+
+void cpu_zero(const struct Backend *be, void *device, int64_t n_bytes) {
+    (void)be;
+    memset(device, 0, (size_t)n_bytes);
+}
+
+static void *cpu_memory_alloc(const struct Backend *be, int64_t n_bytes) {
+    (void)be;
+    size_t rounded = ((size_t)n_bytes + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, rounded ? rounded : 64);
+    TMD_CHECK(memory, "out of memory: asked for %lld bytes", (long long)n_bytes);
+    return memset(memory, 0, rounded);
+}
+
+static void cpu_memory_free(const struct Backend *be, void *memory) {
+    (void)be;
+    free(memory);
+}
+
+float *cpu_thread_scratch(const struct Backend *be) {
+    struct CpuState *state = be->state;
+    int thread = omp_get_thread_num();
+    TMD_CHECK(thread < state->n_threads, "thread %d of %d", thread, state->n_threads);
+    return state->scratch + (int64_t)thread * CPU_SCRATCH_FLOATS;
+}
+
+static void cpu_destroy(struct Backend *be) {
+    struct CpuState *state = be->state;
+    cpu_conv_destroy(state->conv);
+    free(state->scratch);
+    free(state);
+    free(be);
+}
+
+struct Backend *backend_cpu_create(void) {
+    struct CpuState *state = xcalloc(sizeof *state);
+    state->n_threads = omp_get_max_threads();
+    state->scratch =
+        cpu_memory_alloc(NULL, (int64_t)state->n_threads * CPU_SCRATCH_FLOATS * (int64_t)sizeof(float));
+    state->conv = cpu_conv_create();
+
+    struct Backend *be = xcalloc(sizeof *be);
+    be->name = "cpu";
+    be->act_dtype = DTYPE_F32;
+    be->state = state;
+#define CPU_ENTRY(op, params, names) be->op = cpu_##op;
+    MEMORY_OPS(CPU_ENTRY)
+    COMPUTE_OPS(CPU_ENTRY)
+    be->memory_alloc = cpu_memory_alloc;
+    be->memory_free = cpu_memory_free;
+    be->destroy = cpu_destroy;
+    return be;
+}

@@ -1,0 +1,193 @@
+#include "model/wan_embed.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "error.h"
+
+static int64_t patch_volume(const struct ModelConfig *c) {
+    return c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
+}
+
+/* The head_dim / 2 pairs split c - 2 (c / 3), c / 3, c / 3 over frame, row and column; an axis with k
+ * pairs turns pair i by position * 10000^(-i / k).  Source: Wan2.1's rope_params, in float64. */
+static void rotary_table(float *cos_sin, const int64_t grid[3], int64_t half) {
+    const int64_t pairs[3] = {half - 2 * (half / 3), half / 3, half / 3};
+    for (int64_t f = 0; f < grid[0]; f++)
+        for (int64_t h = 0; h < grid[1]; h++)
+            for (int64_t w = 0; w < grid[2]; w++) {
+                const int64_t position[3] = {f, h, w};
+                for (int axis = 0; axis < 3; axis++)
+                    for (int64_t i = 0; i < pairs[axis]; i++) {
+                        double frequency = pow(10000.0, -(double)i / (double)pairs[axis]);
+                        *cos_sin++ = (float)cos((double)position[axis] * frequency);
+                        *cos_sin++ = (float)sin((double)position[axis] * frequency);
+                    }
+            }
+}
+
+void wan_geometry_init(struct WanGeometry *g, const struct Backend *be, const struct ModelConfig *c,
+                       struct VideoShape video) {
+    *g = (struct WanGeometry){.video = video,
+                              .grid = {video.frames / c->patch_size[0], video.height / c->patch_size[1],
+                                       video.width / c->patch_size[2]}};
+    g->tokens = g->grid[0] * g->grid[1] * g->grid[2];
+    int64_t half = c->dim / c->num_heads / 2, n_bytes = g->tokens * half * 2 * (int64_t)sizeof(float);
+    float *host = xmalloc((unsigned long)n_bytes);
+    rotary_table(host, g->grid, half);
+    g->cos_sin = be->memory_alloc(be, n_bytes);
+    be->upload(be, g->cos_sin, host, n_bytes);
+    free(host);
+}
+
+void wan_geometry_free(struct WanGeometry *g, const struct Backend *be) {
+    if (g->cos_sin) be->memory_free(be, g->cos_sin);
+    *g = (struct WanGeometry){0};
+}
+
+struct PatchShape wan_patch_shape(const struct ModelConfig *c, struct VideoShape video, int64_t batch,
+                                  int64_t channels, bool channels_last) {
+    return (struct PatchShape){.batch = batch,
+                               .channels = channels,
+                               .frames = video.frames,
+                               .height = video.height,
+                               .width = video.width,
+                               .patch = {c->patch_size[0], c->patch_size[1], c->patch_size[2]},
+                               .channels_last = channels_last};
+}
+
+static struct LinearShape patch_linear(const struct ModelConfig *c, const struct WanGeometry *g,
+                                       int64_t batch) {
+    return (struct LinearShape){batch * g->tokens, c->in_dim * patch_volume(c), c->dim};
+}
+
+void patch_embed_forward(const struct ModelConfig *c, const struct Weights *w,
+                         const struct WanGeometry *g, int64_t batch, Act *tokens, const float *video,
+                         struct Arena *arena, struct PatchTape *tape) {
+    struct LinearShape shape = patch_linear(c, g, batch);
+    tape->patches = arena_act(arena, shape.rows * shape.n_in);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->patches_gather(w->be, tape->patches, video,
+                          wan_patch_shape(c, g->video, batch, c->in_dim, false));
+    w->be->linear_forward(w->be, tokens, tape->patches, weight_act(w, PATCH_W),
+                          weight_act(w, PATCH_B), shape);
+    unit_release(w, UNIT_EMBEDDINGS);
+}
+
+void patch_embed_backward(const struct ModelConfig *c, const struct Weights *w,
+                          const struct WanGeometry *g, int64_t batch, float *dvideo,
+                          const Act *dtokens, const struct PatchTape *tape, struct Arena *arena) {
+    struct LinearShape shape = patch_linear(c, g, batch);
+    int64_t mark = arena_mark(arena);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    if (w->grad)
+        w->be->linear_backward_params(w->be, weight_grad(w, PATCH_W), weight_grad(w, PATCH_B),
+                                      tape->patches, dtokens, shape);
+    if (dvideo) {
+        Act *dpatches = arena_act(arena, shape.rows * shape.n_in);
+        w->be->linear_backward_input(w->be, dpatches, dtokens, weight_act(w, PATCH_W), shape, false);
+        w->be->patches_scatter(w->be, dvideo, dpatches,
+                               wan_patch_shape(c, g->video, batch, c->in_dim, false));
+    }
+    unit_release(w, UNIT_EMBEDDINGS);
+    arena_release(arena, mark);
+}
+
+void text_embed_forward(const struct ModelConfig *c, const struct Weights *w, int64_t batch,
+                        Act *context, const Act *text, struct Arena *arena, struct TextTape *tape) {
+    int64_t rows = batch * c->text_len;
+    tape->text = text;
+    tape->pre = arena_act(arena, rows * c->dim);
+    tape->hidden = arena_act(arena, rows * c->dim);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->linear_gelu_forward(w->be, tape->hidden, tape->pre, text, weight_act(w, TEXT_0_W),
+                               weight_act(w, TEXT_0_B),
+                               (struct LinearShape){rows, c->text_dim, c->dim});
+    w->be->linear_forward(w->be, context, tape->hidden, weight_act(w, TEXT_2_W),
+                          weight_act(w, TEXT_2_B), (struct LinearShape){rows, c->dim, c->dim});
+    unit_release(w, UNIT_EMBEDDINGS);
+}
+
+void text_embed_backward(const struct ModelConfig *c, const struct Weights *w, int64_t batch,
+                         const Act *dcontext, const struct TextTape *tape, struct Arena *arena) {
+    if (!w->grad) return;
+    int64_t rows = batch * c->text_len, mark = arena_mark(arena);
+    struct LinearShape first = {rows, c->text_dim, c->dim}, second = {rows, c->dim, c->dim};
+    Act *dpre = arena_act(arena, rows * c->dim);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->linear_backward_params(w->be, weight_grad(w, TEXT_2_W), weight_grad(w, TEXT_2_B),
+                                  tape->hidden, dcontext, second);
+    w->be->linear_gelu_backward_input(w->be, dpre, dcontext, weight_act(w, TEXT_2_W), tape->pre,
+                                      second);
+    w->be->linear_backward_params(w->be, weight_grad(w, TEXT_0_W), weight_grad(w, TEXT_0_B),
+                                  tape->text, dpre, first);
+    unit_release(w, UNIT_EMBEDDINGS);
+    arena_release(arena, mark);
+}
+
+void time_embed_forward(const struct ModelConfig *c, const struct Weights *w, int first_param,
+                        int64_t batch, float *e, const double *host_t, struct Arena *arena,
+                        struct TimeTape *tape) {
+    int unit = w->table->params[first_param].unit;
+    tape->sinusoid = arena_f32(arena, batch * c->freq_dim);
+    tape->pre = arena_f32(arena, batch * c->dim);
+    tape->hidden = arena_f32(arena, batch * c->dim);
+    unit_acquire(w, unit);
+    w->be->sinusoid(w->be, tape->sinusoid, host_t, batch, c->freq_dim);
+    w->be->linear_f32_forward(w->be, tape->pre, tape->sinusoid, weight_f32(w, first_param),
+                              weight_f32(w, first_param + 1),
+                              (struct LinearShape){batch, c->freq_dim, c->dim});
+    w->be->silu_forward(w->be, tape->hidden, tape->pre, batch * c->dim);
+    w->be->linear_f32_forward(w->be, e, tape->hidden, weight_f32(w, first_param + 2),
+                              weight_f32(w, first_param + 3),
+                              (struct LinearShape){batch, c->dim, c->dim});
+    unit_release(w, unit);
+}
+
+void time_embed_backward(const struct ModelConfig *c, const struct Weights *w, int first_param,
+                         int64_t batch, const float *de, const struct TimeTape *tape,
+                         struct Arena *arena) {
+    if (!w->grad) return;
+    int unit = w->table->params[first_param].unit;
+    int64_t mark = arena_mark(arena), n = batch * c->dim;
+    struct LinearShape first = {batch, c->freq_dim, c->dim}, second = {batch, c->dim, c->dim};
+    float *dhidden = arena_f32(arena, n), *dpre = arena_f32(arena, n);
+    unit_acquire(w, unit);
+    w->be->linear_f32_backward_params(w->be, weight_grad(w, first_param + 2),
+                                      weight_grad(w, first_param + 3), tape->hidden, de, second);
+    w->be->linear_f32_backward_input(w->be, dhidden, de, weight_f32(w, first_param + 2), second);
+    w->be->silu_backward(w->be, dpre, dhidden, tape->pre, n, false);
+    w->be->linear_f32_backward_params(w->be, weight_grad(w, first_param),
+                                      weight_grad(w, first_param + 1), tape->sinusoid, dpre, first);
+    unit_release(w, unit);
+    arena_release(arena, mark);
+}
+
+void time_project_forward(const struct ModelConfig *c, const struct Weights *w, int64_t batch,
+                          float *e0, const float *e, struct Arena *arena,
+                          struct ProjectionTape *tape) {
+    tape->e = e;
+    tape->hidden = arena_f32(arena, batch * c->dim);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->silu_forward(w->be, tape->hidden, e, batch * c->dim);
+    w->be->linear_f32_forward(w->be, e0, tape->hidden, weight_f32(w, TIME_PROJECTION_W),
+                              weight_f32(w, TIME_PROJECTION_B),
+                              (struct LinearShape){batch, c->dim, 6 * c->dim});
+    unit_release(w, UNIT_EMBEDDINGS);
+}
+
+void time_project_backward(const struct ModelConfig *c, const struct Weights *w, int64_t batch,
+                           float *de, const float *de0, const struct ProjectionTape *tape,
+                           struct Arena *arena) {
+    if (!w->grad) return;
+    int64_t mark = arena_mark(arena), n = batch * c->dim;
+    struct LinearShape shape = {batch, c->dim, 6 * c->dim};
+    float *dhidden = arena_f32(arena, n);
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->linear_f32_backward_params(w->be, weight_grad(w, TIME_PROJECTION_W),
+                                      weight_grad(w, TIME_PROJECTION_B), tape->hidden, de0, shape);
+    w->be->linear_f32_backward_input(w->be, dhidden, de0, weight_f32(w, TIME_PROJECTION_W), shape);
+    w->be->silu_backward(w->be, de, dhidden, tape->e, n, true);
+    unit_release(w, UNIT_EMBEDDINGS);
+    arena_release(arena, mark);
+}

@@ -1,0 +1,72 @@
+/* `tmd replay`: evaluate a case, write what it computed, and hold it against what it should be. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "args.h"
+#include "train/replay.h"
+
+struct ReplayFlags {
+    const char *out;
+    double tolerance;
+    int64_t worst;
+};
+
+static const struct Arg replay_args[] = {
+    {"out", ARG_TEXT, offsetof(struct ReplayFlags, out), "", 0, 0, NULL,
+     "write every output and gradient to this safetensors file"},
+    {"tol", ARG_REAL, offsetof(struct ReplayFlags, tolerance), "1e-4", 0, 1e9, NULL,
+     "largest norm-relative error that passes"},
+    {"worst", ARG_INT, offsetof(struct ReplayFlags, worst), "5", 1, 1e6, NULL,
+     "how many of the worst tensors to print"},
+};
+
+static const struct ArgTable replay_table = {
+    .usage = "tmd replay DIR [flags]",
+    .help = "Evaluates the step, model or sampler that the case in DIR describes.  With an\n"
+            "expected.safetensors in DIR it prints the tensors that differ most and exits 1 beyond\n"
+            "the tolerance.",
+    .args = replay_args,
+    .n_args = sizeof replay_args / sizeof *replay_args,
+    .min_operands = 1,
+    .max_operands = 1,
+};
+
+static bool compare(const struct TensorList *list, const char *expected,
+                    const struct ReplayFlags *flags, bool *within, struct Error *err) {
+    struct TensorDifference *differences;
+    int n;
+    if (!tensor_list_compare(list, expected, &differences, &n, err)) return false;
+    for (int i = 0; i < n && i < flags->worst; i++)
+        printf("  %.2e  %-48s |expected| %.3e\n", differences[i].norm_relative,
+               differences[i].tensor->name, differences[i].expected_norm);
+    *within = differences[0].norm_relative <= flags->tolerance; /* false for NaN */
+    printf("%s: %d tensors, worst %.2e, tolerance %.0e: %s\n", expected, n,
+           differences[0].norm_relative, flags->tolerance, *within ? "ok" : "FAILED");
+    free(differences);
+    return true;
+}
+
+int cmd_replay(int argc, char **argv) {
+    struct ReplayFlags flags;
+    struct Operands operands;
+    struct TensorList list = {0};
+    struct Error err;
+    int exit_code;
+    if (!args_begin(&replay_table, argc, argv, &flags, &operands, &exit_code)) return exit_code;
+
+    struct Backend *be = backend_cpu_create();
+    bool within = true, ok = replay_run(operands.items[0], be, &list, &err);
+    if (ok && flags.out) ok = tensor_list_write(&list, flags.out, &err);
+    char *expected = xprintf("%s/expected.safetensors", operands.items[0]);
+    if (ok && access(expected, F_OK) == 0)
+        ok = compare(&list, expected, &flags, &within, &err);
+    else if (ok)
+        printf("%s: %d tensors computed, none expected\n", operands.items[0], list.n);
+    free(expected);
+    tensor_list_free(&list);
+    be->destroy(be);
+    if (!ok) return error_report(&err);
+    return within ? EXIT_OK : EXIT_FAILED;
+}

@@ -1,0 +1,87 @@
+#include "train/networks.h"
+
+const char *role_name(enum Role role) {
+    static const char *const names[ROLE_COUNT] = {"teacher", "student", "fake", "discriminator"};
+    return names[role];
+}
+
+struct NetworksPlan networks_plan(const struct Config *config) {
+    enum Stage stage = config->train.stage;
+    struct NetworksPlan plan = {.main = stage == STAGE_TEACHER ? ROLE_TEACHER : ROLE_STUDENT,
+                                .ema = config->ema.decay > 0.0};
+    plan.present[plan.main] = plan.trained[plan.main] = true;
+    if (stage == STAGE_KD) plan.present[ROLE_TEACHER] = true;
+    if (stage == STAGE_STAGE2)
+        for (int role = 0; role < ROLE_COUNT; role++) {
+            plan.present[role] = true;
+            plan.trained[role] = role != ROLE_TEACHER;
+        }
+    return plan;
+}
+
+const struct ParamTable *networks_table(const struct Networks *nets, enum Role role) {
+    switch (role) {
+    case ROLE_STUDENT: return &nets->student_table;
+    case ROLE_DISCRIMINATOR: return &nets->discriminator_table;
+    case ROLE_TEACHER:
+    case ROLE_FAKE:
+    case ROLE_COUNT: break;
+    }
+    return &nets->wan_table;
+}
+
+void networks_init(struct Networks *nets, const struct Config *config, const struct Backend *be,
+                   struct NetworksPlan plan, struct VideoShape video) {
+    *nets = (struct Networks){.config = config, .be = be, .plan = plan};
+    wan_geometry_init(&nets->geometry, be, &config->model, video);
+    wan_params(&nets->wan_table, &config->model);
+    student_params(&nets->student_table, &config->model, &config->student);
+    if (plan.present[ROLE_DISCRIMINATOR])
+        discriminator_params(&nets->discriminator_table, &config->model, &config->discriminator);
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!plan.present[role]) continue;
+        int parts = plan.trained[role] ? WEIGHTS_TRAINED : 0;
+        if (role == (int)plan.main && plan.ema) parts |= WEIGHTS_EMA;
+        weights_alloc(&nets->weights[role], be, networks_table(nets, (enum Role)role), parts);
+        nets->frozen[role] = nets->weights[role];
+        nets->frozen[role].grad = NULL;
+    }
+}
+
+void networks_free(struct Networks *nets) {
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (nets->plan.present[role]) weights_free(&nets->weights[role]);
+    params_free(&nets->wan_table);
+    params_free(&nets->student_table);
+    params_free(&nets->discriminator_table);
+    wan_geometry_free(&nets->geometry, nets->be);
+}
+
+static const struct Weights *view_of(const struct Networks *nets, enum Role role, enum View view) {
+    return view == VIEW_TRAINED ? &nets->weights[role] : &nets->frozen[role];
+}
+
+struct Wan networks_wan(const struct Networks *nets, enum Role role, enum View view) {
+    return (struct Wan){.config = &nets->config->model,
+                        .weights = view_of(nets, role, view),
+                        .geometry = &nets->geometry};
+}
+
+struct Student networks_student(const struct Networks *nets, enum View view) {
+    return (struct Student){.wan = networks_wan(nets, ROLE_STUDENT, view),
+                            .config = &nets->config->student};
+}
+
+struct Discriminator networks_discriminator(const struct Networks *nets, enum View view) {
+    return (struct Discriminator){.weights = view_of(nets, ROLE_DISCRIMINATOR, view),
+                                  .model = nets->config->model,
+                                  .config = nets->config->discriminator};
+}
+
+int64_t networks_latent_elems(const struct Networks *nets) {
+    return video_elems(nets->geometry.video, nets->config->model.in_dim);
+}
+
+int64_t networks_text_elems(const struct Networks *nets) {
+    return nets->config->model.text_len * nets->config->model.text_dim;
+}

@@ -1,0 +1,135 @@
+#include "train/replay_case.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool replay_case_open(struct ReplayCase *rc, const char *folder, struct Error *err) {
+    char path[1024];
+    *rc = (struct ReplayCase){.folder = folder};
+    config_init(&rc->config);
+    snprintf(path, sizeof path, "%s/case.yaml", folder);
+    snprintf(rc->inputs_path, sizeof rc->inputs_path, "%s/inputs.safetensors", folder);
+    if (config_load(&rc->config, path, err) && config_check(&rc->config, err) &&
+        safetensors_open(rc->inputs_path, &rc->inputs, err))
+        return true;
+    config_free(&rc->config);
+    return false;
+}
+
+void replay_case_close(struct ReplayCase *rc) {
+    safetensors_close(rc->inputs);
+    config_free(&rc->config);
+}
+
+/* The input `name` with exactly this shape; -1 in `shape` accepts any extent. */
+static bool find_input(const struct ReplayCase *rc, const char *name, int n_dims, const int64_t *shape,
+                       int64_t *index, struct Error *err) {
+    *index = safetensors_find(rc->inputs, name);
+    if (*index < 0) return error_set(err, "%s: input '%s' is missing", rc->inputs_path, name);
+    const struct SafetensorsInfo *info = safetensors_info(rc->inputs, *index);
+    if (info->n_dims != n_dims)
+        return error_set(err, "%s: input '%s' has %d dimensions, expected %d", rc->inputs_path, name,
+                         info->n_dims, n_dims);
+    for (int i = 0; i < n_dims; i++)
+        if (info->shape[i] < 1 || (shape[i] >= 0 && info->shape[i] != shape[i]))
+            return error_set(err, "%s: input '%s' has extent %lld in dimension %d, expected %lld",
+                             rc->inputs_path, name, (long long)info->shape[i], i,
+                             (long long)(shape[i] >= 0 ? shape[i] : 1));
+    return true;
+}
+
+bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err) {
+    int64_t i;
+    if (!find_input(rc, name, 5, (int64_t[]){-1, rc->config.model.in_dim, -1, -1, -1}, &i, err))
+        return false;
+    const int64_t *shape = safetensors_info(rc->inputs, i)->shape;
+    rc->batch = shape[0];
+    rc->video = (struct VideoShape){shape[2], shape[3], shape[4]};
+    if (rc->batch > STUDENT_MAX_BATCH)
+        return error_set(err, "%s: '%s' has %lld samples, at most %d fit a pass", rc->inputs_path, name,
+                         (long long)rc->batch, STUDENT_MAX_BATCH);
+    return config_check_video(&rc->config, &rc->video, err);
+}
+
+static void *device_memory(struct ReplayCase *rc, int64_t n_bytes) {
+    TMD_CHECK(rc->n_device < (int)(sizeof rc->device / sizeof *rc->device), "inputs of a case");
+    return rc->device[rc->n_device++] = rc->be->memory_alloc(rc->be, n_bytes);
+}
+
+static bool upload_f32(struct ReplayCase *rc, int64_t index, float **device, struct Error *err) {
+    int64_t n_elems = safetensors_info(rc->inputs, index)->n_elems;
+    float *host = xmalloc((size_t)n_elems * sizeof *host);
+    bool ok = safetensors_read_f32(rc->inputs, index, host, err);
+    if (ok) {
+        *device = device_memory(rc, n_elems * (int64_t)sizeof(float));
+        rc->be->upload(rc->be, *device, host, n_elems * (int64_t)sizeof(float));
+    }
+    free(host);
+    return ok;
+}
+
+bool replay_case_video(struct ReplayCase *rc, const char *name, int64_t leading, const float **out,
+                       struct Error *err) {
+    int64_t i, with_leading[] = {leading, rc->batch, rc->config.model.in_dim, rc->video.frames,
+                                 rc->video.height, rc->video.width};
+    bool many = leading > 0;
+    float *device;
+    if (!find_input(rc, name, many ? 6 : 5, many ? with_leading : with_leading + 1, &i, err) ||
+        !upload_f32(rc, i, &device, err))
+        return false;
+    *out = device;
+    return true;
+}
+
+bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, struct Error *err) {
+    const struct ModelConfig *m = &rc->config.model;
+    int64_t i, n = rc->batch * m->text_len * m->text_dim;
+    float *f32;
+    if (!find_input(rc, name, 3, (int64_t[]){rc->batch, m->text_len, m->text_dim}, &i, err) ||
+        !upload_f32(rc, i, &f32, err))
+        return false;
+    Act *text = device_memory(rc, n * dtype_bytes(rc->be->act_dtype));
+    rc->be->act_from_f32(rc->be, text, f32, n);
+    *out = text;
+    return true;
+}
+
+bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, struct Error *err) {
+    int64_t i;
+    return find_input(rc, name, 1, &rc->batch, &i, err) &&
+           safetensors_read_f64(rc->inputs, i, out, err);
+}
+
+bool replay_case_flags(struct ReplayCase *rc, const char *name, bool *out, struct Error *err) {
+    int64_t i, values[STUDENT_MAX_BATCH];
+    if (!find_input(rc, name, 1, &rc->batch, &i, err) ||
+        !safetensors_read_i64(rc->inputs, i, values, err))
+        return false;
+    for (int64_t b = 0; b < rc->batch; b++) out[b] = values[b] != 0;
+    return true;
+}
+
+void replay_case_release(struct ReplayCase *rc) {
+    for (int i = 0; i < rc->n_device; i++) rc->be->memory_free(rc->be, rc->device[i]);
+    rc->n_device = 0;
+}
+
+bool replay_case_step_inputs(struct ReplayCase *rc, enum StepKind kind, struct StepInputs *in,
+                             struct Error *err) {
+    bool stage2 = kind == STEP_STUDENT || kind == STEP_CRITIC;
+    bool head = rc->config.student.head_blocks > 0;
+    bool inner_times = kind == STEP_STAGE1 || (stage2 && head && !rc->config.stage2.rollout);
+    in->batch = rc->batch;
+    return replay_case_video(rc, "x", 0, &in->x, err) && replay_case_video(rc, "x1", 0, &in->x1, err) &&
+           replay_case_text(rc, "context", &in->text, err) &&
+           (kind == STEP_TEACHER || replay_case_video(rc, "y1", 0, &in->y1, err)) &&
+           (!stage2 || replay_case_video(rc, "eps", 0, &in->eps, err)) &&
+           (!(kind == STEP_STAGE1 || kind == STEP_STUDENT) ||
+            replay_case_text(rc, "neg_context", &in->neg_text, err)) &&
+           (kind == STEP_KD || replay_case_times(rc, "t", in->t, err)) &&
+           (!(stage2 || kind == STEP_KD) || replay_case_times(rc, "t_student", in->t_student, err)) &&
+           (!inner_times || (replay_case_times(rc, "s", in->s, err) &&
+                             replay_case_times(rc, "r", in->r, err))) &&
+           (kind != STEP_STAGE1 || replay_case_flags(rc, "drop", in->drop, err));
+}

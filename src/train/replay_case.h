@@ -1,0 +1,40 @@
+/* The files of a replay case, and its inputs as a step wants them. */
+#ifndef TMD_REPLAY_CASE_H
+#define TMD_REPLAY_CASE_H
+
+#include "data/safetensors.h"
+#include "train/step_run.h"
+
+struct ReplayCase {
+    const char *folder;
+    struct Config config;
+    struct Safetensors *inputs;
+    char inputs_path[1024];
+    int64_t batch;
+    struct VideoShape video;
+    /* Device memory of the inputs, freed with the case's device part. */
+    const struct Backend *be;
+    void *device[16];
+    int n_device;
+};
+
+bool replay_case_open(struct ReplayCase *rc, const char *folder, struct Error *err);
+void replay_case_close(struct ReplayCase *rc);
+
+/* Batch and latent shape from the video input `name`. */
+bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err);
+
+/* Uploads to `rc->be`; freed by replay_case_release. `leading`: further samples per sample (the outer
+ * steps of y1), 1 otherwise. */
+bool replay_case_video(struct ReplayCase *rc, const char *name, int64_t leading, const float **out,
+                       struct Error *err);
+bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, struct Error *err);
+bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, struct Error *err);
+bool replay_case_flags(struct ReplayCase *rc, const char *name, bool *out, struct Error *err);
+void replay_case_release(struct ReplayCase *rc);
+
+/* Everything that a step of this kind reads. */
+bool replay_case_step_inputs(struct ReplayCase *rc, enum StepKind kind, struct StepInputs *in,
+                             struct Error *err);
+
+#endif

@@ -1,0 +1,39 @@
+/* What the steps share: short names for what every line needs. */
+#ifndef TMD_STEP_COMMON_H
+#define TMD_STEP_COMMON_H
+
+#include "train/step.h"
+
+struct StepTapes {
+    struct WanTape teacher, other; /* `other`: passes that keep nothing, and the fake score */
+    struct BackboneTape backbone;
+    struct FlowHeadTape head, passing_head;
+    struct BackboneTape passing_backbone;
+    struct GeneratorTape generator;
+    struct DiscriminatorTape discriminator;
+};
+
+/* A buffer for a batch of latents. */
+float *step_latents(const struct StepContext *ctx, int64_t batch);
+
+/* What training keeps of a forward pass (train.recompute). */
+enum Keep step_keep(const struct StepContext *ctx);
+
+/* out[b] = sum_k coef[k][b] in[k][b]. */
+struct Term {
+    const float *in;
+    const double *coef; /* [B] host memory, or NULL: `same` for all */
+    double same;
+};
+void step_combine(const struct StepContext *ctx, int64_t batch, float *out, int n_terms,
+                  const struct Term *terms);
+
+/* out = (1 - t) data + t noise. */
+void step_noise_to(const struct StepContext *ctx, int64_t batch, float *out, const float *data,
+                   const float *noise, const double *t);
+
+/* The generator's inputs of a stage-two or KD pass: x_t from x and x1 at t_student. */
+struct GeneratorInputs step_generator_inputs(const struct StepContext *ctx,
+                                             const struct StepInputs *in);
+
+#endif
