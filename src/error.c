@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* vasprintf */
 #include "error.h"
 
 #include <stdarg.h>
@@ -22,14 +23,14 @@ bool error_set(struct Error *err, const char *format, ...) {
 }
 
 bool error_prefix(struct Error *err, const char *format, ...) {
-    char old[sizeof err->text];
+    char old[sizeof err->text], context[sizeof err->text / 2];
     memcpy(old, err->text, sizeof old);
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(err->text, sizeof err->text, format, args);
+    vsnprintf(context, sizeof context, format, args);
     va_end(args);
-    if (used >= 0 && (size_t)used < sizeof err->text)
-        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    int room = (int)(sizeof err->text - strlen(context) - sizeof ": ");
+    snprintf(err->text, sizeof err->text, "%s: %.*s", context, room, old);
     return false;
 }
 
@@ -79,14 +80,11 @@ char *xstrdup(const char *text) {
 }
 
 char *xprintf(const char *format, ...) {
-    va_list args, again;
+    char *text = NULL;
+    va_list args;
     va_start(args, format);
-    va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
+    int n = vasprintf(&text, format, args);
     va_end(args);
-    TMD_CHECK(n >= 0, "bad format '%s'", format);
-    char *text = xmalloc((unsigned long)n + 1);
-    vsnprintf(text, (unsigned long)n + 1, format, again);
-    va_end(again);
+    TMD_CHECK(n >= 0, "out of memory");
     return text;
 }

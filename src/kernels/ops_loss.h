@@ -10,7 +10,8 @@ enum VsdNorm { VSD_NORM_PAPER, VSD_NORM_DMD2 };
  *                   in the gradient: du = scale 2 (u - target) / (sq + c)
  *                   (method.md, stage 1)
  * vsd_direction     G = (g_fake - g_teacher) / norm per sample, and loss[b] = <G, x_hat>;
- *                   norm = |g_fake - g_teacher|_1 (paper), or |x_hat - g_teacher|_1 + 1e-6 n (dmd2)
+ *                   norm = |g_fake - g_teacher|_1 (paper), or |x_hat - g_teacher|_1 + 1e-6 n (dmd2);
+ *                   G = 0 where the norm is 0 (a fake score that still equals the teacher)
  * softplus_loss     loss[b] = sum_k softplus(sign x[b, k]) / K;
  *                   dx = scale sign sigmoid(sign x) / K  (dx may be NULL) */
 #define LOSS_OPS(OP)                                                                               \

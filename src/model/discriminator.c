@@ -251,8 +251,8 @@ static void mlp_backward(const struct Discriminator *d, int head, float *dpooled
                                   in);
 }
 
-/* Through norm and convolution j; dnorm_in is room for one more gradient of dh_out's shape.  dh_in may
- * lie where dh_out does, which is not read again, or be NULL. */
+/* Through norm and convolution j; dnorm_in is room for one more gradient of dh_out's shape.  dh_in
+ * may lie where dh_out does, which is not read again, or be NULL. */
 static void conv_backward(const struct Discriminator *d, int head, int j, Act *dh_in,
                           const Act *dh_out, Act *dnorm_in, const struct ConvShape *conv,
                           const struct DiscriminatorHeadTape *t) {

@@ -1,10 +1,11 @@
 /* The discriminator of stage two: one small convolutional network ("head") per tapped block of the
- * frozen teacher, each giving one logit per sample (TMD, arXiv 2601.09881, section on DMD2-v; channel
- * counts are configuration).
+ * frozen teacher, each giving one logit per sample (TMD, arXiv 2601.09881, section on DMD2-v; the
+ * channels are configuration).
  *
  *     h = tap                                  [B, D / (pt ph pw), F, H, W]
  *     four times:  h = leaky(group_norm(conv3d(h)))
- *         kernels (3,4,4) (3,4,4) (3,3,3) (3,3,3), strides (1,2,2) (2,2,2) (2,2,2) (2,2,2), padding 1
+ *         kernels (3,4,4) (3,4,4) (3,3,3) (3,3,3), padding 1
+ *         strides (1,2,2) (2,2,2) (2,2,2) (2,2,2)
  *     logit = mlp.2(leaky(mlp.0(mean over positions of h)))
  *
  * Slope of every leaky ReLU 0.2, eps of every norm 1e-5; norms over channels / 4 groups up to 32
@@ -25,7 +26,7 @@ struct Discriminator {
     struct DiscriminatorConfig config;
 };
 
-/* What forward leaves for backward: addresses in its arena, which must not be released in between. */
+/* What forward leaves for backward: addresses in its arena, not to be released in between. */
 struct DiscriminatorTape {
     int64_t batch;
     struct VideoShape shape;
@@ -38,8 +39,8 @@ struct DiscriminatorTape {
     } heads[MODEL_MAX_INTS];
 };
 
-/* Fills an empty table: one unit per head, tensors heads.<k>.conv<j>, .norm<j>, .mlp.0, .mlp.2. Fresh
- * weights and biases are uniform within +-1 / sqrt(fan in), norms 1 and 0. */
+/* Fills an empty table: one unit per head, tensors heads.<k>.conv<j>, .norm<j>, .mlp.0, .mlp.2.
+ * Fresh weights and biases are uniform within +-1 / sqrt(fan in), norms 1 and 0. */
 void discriminator_params(struct ParamTable *table, const struct ModelConfig *model,
                           const struct DiscriminatorConfig *config);
 
@@ -59,9 +60,10 @@ void discriminator_forward(const struct Discriminator *d, const Act *const taps[
                            struct DiscriminatorTape *tape);
 
 /* From dlogits [B, K].  Parameter gradients accumulate if the weights have any (to leave them out,
- * hand over a copy of the weights whose grad is NULL).  dtaps[k], like taps[k], is overwritten; NULL,
- * or dtaps NULL: not wanted.  `last`: no further backward of this step follows, so each head's
- * gradient is complete and unit_grad_ready is told.  What it takes from the arena, it gives back. */
+ * hand over a copy of the weights whose grad is NULL).  dtaps[k], like taps[k], is overwritten;
+ * NULL, or dtaps NULL: not wanted.  `last`: no further backward of this step follows, so each
+ * head's gradient is complete and unit_grad_ready is told.  What it takes from the arena, it gives
+ * back. */
 void discriminator_backward(const struct Discriminator *d, const float *dlogits,
                             const struct DiscriminatorTape *tape, Act *const dtaps[], bool last,
                             struct Arena *arena);

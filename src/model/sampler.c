@@ -3,8 +3,6 @@
 #include "error.h"
 #include "model/time_grid.h"
 
-enum { MAX_OUTER_STEPS = 64 };
-
 /* x = x - step v */
 static void descend(const struct Wan *wan, int64_t batch, float *x, const float *v, double step) {
     const struct Backend *be = wan->weights->be;
@@ -21,8 +19,8 @@ void student_sample(const struct Student *s, int64_t batch, float *x, const floa
                     const Act *text, struct Arena *arena, struct GeneratorTape *tape) {
     int64_t outer = s->config->outer_steps, mark = arena_mark(arena);
     int64_t n = batch * video_elems(s->wan.geometry->video, s->wan.config->in_dim);
-    double grid[MAX_OUTER_STEPS + 1], t[STUDENT_MAX_BATCH];
-    TMD_CHECK(outer <= MAX_OUTER_STEPS && batch <= STUDENT_MAX_BATCH, "%lld steps of %lld samples",
+    double grid[STUDENT_MAX_OUTER_STEPS + 1], t[STUDENT_MAX_BATCH];
+    TMD_CHECK(outer <= STUDENT_MAX_OUTER_STEPS && batch <= STUDENT_MAX_BATCH, "%lld steps of %lld samples",
               (long long)outer, (long long)batch);
     time_grid(grid, outer, s->config->outer_shift, s->config->t_max);
     float *v = arena_f32(arena, n);

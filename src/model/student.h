@@ -12,7 +12,11 @@
 
 #include "model/wan.h"
 
-enum { STUDENT_MAX_INNER_STEPS = 16, STUDENT_MAX_BATCH = 256 /* samples in one pass */ };
+enum {
+    STUDENT_MAX_INNER_STEPS = 16,
+    STUDENT_MAX_OUTER_STEPS = 64,
+    STUDENT_MAX_BATCH = 256 /* samples in one pass */
+};
 
 struct Student {
     struct Wan wan; /* the weights' table is that of student_params */

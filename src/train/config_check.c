@@ -157,8 +157,6 @@ static bool check_student(const struct Config *config, struct Error *err) {
     const struct Rule rules[] = {
         {s->head_blocks < config->model.num_layers, "student.head_blocks model.num_layers",
          "student.head_blocks must be less than model.num_layers: the backbone needs a block"},
-        {s->head_blocks > 0 || s->inner_steps == 1, "student.head_blocks student.inner_steps",
-         "without a flow head, student.inner_steps must be 1"},
         {s->head_blocks > 0 || !is_stage1(config), "student.head_blocks",
          "stage1 trains the flow head, so student.head_blocks must be at least 1"},
         {grid_ascends(s->outer_steps, s->outer_shift, s->t_max),

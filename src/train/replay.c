@@ -39,14 +39,18 @@ static struct NetworksPlan plan_of(const struct Replay *r) {
     return plan;
 }
 
-static void add_video(const struct Replay *r, const char *name, const float *device) {
+static void add_video_of(const struct Replay *r, const char *name, const float *device,
+                         int64_t channels) {
     const struct ReplayCase *f = &r->files;
-    int64_t shape[] = {f->batch, f->config.model.in_dim, f->video.frames, f->video.height,
-                       f->video.width};
+    int64_t shape[] = {f->batch, channels, f->video.frames, f->video.height, f->video.width};
     if (!r->out) return;
     float *data = tensor_list_add(r->out, name, 5, shape);
     f->be->download(f->be, data, device,
                     r->out->items[r->out->n - 1].n_elems * (int64_t)sizeof *data);
+}
+
+static void add_video(const struct Replay *r, const char *name, const float *device) {
+    add_video_of(r, name, device, r->files.config.model.in_dim);
 }
 
 static void add_gradients(const struct Replay *r) {
@@ -101,16 +105,17 @@ static bool run_dit(struct Replay *r, struct Error *err) {
     struct WanInputs in = {.batch = f->batch, .skip_layers = &f->config.skip_layers};
     const float *grad_out;
     double t[STUDENT_MAX_BATCH];
-    if (!replay_case_video(f, "x", 0, &in.x, err) || !replay_case_text(f, "context", &in.text, err) ||
-        !replay_case_video(f, "grad_out", 0, &grad_out, err) || !replay_case_times(f, "t", t, err))
+    if (!replay_case_video(f, "x", &in.x, err) || !replay_case_text(f, "context", &in.text, err) ||
+        !replay_case_channels(f, "grad_out", f->config.model.out_dim, &grad_out, err) || !replay_case_times(f, "t", t, err))
         return false;
     in.host_t = t;
     int64_t n = f->batch * networks_latent_elems(&r->nets);
-    float *velocity = arena_f32(&r->arena, n), *dx = arena_f32(&r->arena, n);
+    int64_t n_out = f->batch * video_elems(f->video, f->config.model.out_dim);
+    float *velocity = arena_f32(&r->arena, n_out), *dx = arena_f32(&r->arena, n);
     enum Keep keep = f->config.train.recompute ? KEEP_INPUTS : KEEP_ALL;
     wan_forward(&wan, in, velocity, NULL, keep, &r->arena, r->wan);
     wan_backward(&wan, dx, grad_out, NULL, r->wan, true, &r->arena);
-    add_video(r, "out.velocity", velocity);
+    add_video_of(r, "out.velocity", velocity, f->config.model.out_dim);
     add_video(r, "grad.x", dx);
     add_gradients(r);
     return true;
@@ -122,8 +127,8 @@ static bool run_sample(struct Replay *r, struct Error *err) {
     struct Student student = networks_student(&r->nets, VIEW_FROZEN);
     const float *x1, *y1;
     const Act *text;
-    if (!replay_case_video(f, "x1", 0, &x1, err) || !replay_case_text(f, "context", &text, err) ||
-        !replay_case_video(f, "y1", sc->outer_steps, &y1, err))
+    if (!replay_case_video(f, "x1", &x1, err) || !replay_case_text(f, "context", &text, err) ||
+        !replay_case_videos(f, "y1", sc->outer_steps, &y1, err))
         return false;
     int64_t n = f->batch * networks_latent_elems(&r->nets);
     float *x = arena_f32(&r->arena, n);
@@ -143,7 +148,7 @@ static bool run_teacher_sample(struct Replay *r, struct Error *err) {
     const struct SamplerConfig *sampler = &f->config.sampler;
     const float *x1;
     const Act *text, *neg_text;
-    if (!replay_case_video(f, "x1", 0, &x1, err) || !replay_case_text(f, "context", &text, err) ||
+    if (!replay_case_video(f, "x1", &x1, err) || !replay_case_text(f, "context", &text, err) ||
         !replay_case_text(f, "neg_context", &neg_text, err))
         return false;
     int64_t n = f->batch * networks_latent_elems(&r->nets);

@@ -69,17 +69,33 @@ static bool upload_f32(struct ReplayCase *rc, int64_t index, float **device, str
     return ok;
 }
 
-bool replay_case_video(struct ReplayCase *rc, const char *name, int64_t leading, const float **out,
-                       struct Error *err) {
-    int64_t i, with_leading[] = {leading, rc->batch, rc->config.model.in_dim, rc->video.frames,
-                                 rc->video.height, rc->video.width};
-    bool many = leading > 0;
+static bool video_input(struct ReplayCase *rc, const char *name, int n_dims, const int64_t *shape,
+                        const float **out, struct Error *err) {
+    int64_t i;
     float *device;
-    if (!find_input(rc, name, many ? 6 : 5, many ? with_leading : with_leading + 1, &i, err) ||
-        !upload_f32(rc, i, &device, err))
+    if (!find_input(rc, name, n_dims, shape, &i, err) || !upload_f32(rc, i, &device, err))
         return false;
     *out = device;
     return true;
+}
+
+bool replay_case_channels(struct ReplayCase *rc, const char *name, int64_t channels,
+                          const float **out, struct Error *err) {
+    const struct VideoShape *v = &rc->video;
+    int64_t shape[] = {rc->batch, channels, v->frames, v->height, v->width};
+    return video_input(rc, name, 5, shape, out, err);
+}
+
+bool replay_case_video(struct ReplayCase *rc, const char *name, const float **out,
+                       struct Error *err) {
+    return replay_case_channels(rc, name, rc->config.model.in_dim, out, err);
+}
+
+bool replay_case_videos(struct ReplayCase *rc, const char *name, int64_t n, const float **out,
+                        struct Error *err) {
+    const struct VideoShape *v = &rc->video;
+    int64_t shape[] = {n, rc->batch, rc->config.model.in_dim, v->frames, v->height, v->width};
+    return video_input(rc, name, 6, shape, out, err);
 }
 
 bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, struct Error *err) {
@@ -121,10 +137,10 @@ bool replay_case_step_inputs(struct ReplayCase *rc, enum StepKind kind, struct S
     bool head = rc->config.student.head_blocks > 0;
     bool inner_times = kind == STEP_STAGE1 || (stage2 && head && !rc->config.stage2.rollout);
     in->batch = rc->batch;
-    return replay_case_video(rc, "x", 0, &in->x, err) && replay_case_video(rc, "x1", 0, &in->x1, err) &&
+    return replay_case_video(rc, "x", &in->x, err) && replay_case_video(rc, "x1", &in->x1, err) &&
            replay_case_text(rc, "context", &in->text, err) &&
-           (kind == STEP_TEACHER || replay_case_video(rc, "y1", 0, &in->y1, err)) &&
-           (!stage2 || replay_case_video(rc, "eps", 0, &in->eps, err)) &&
+           (kind == STEP_TEACHER || replay_case_video(rc, "y1", &in->y1, err)) &&
+           (!stage2 || replay_case_video(rc, "eps", &in->eps, err)) &&
            (!(kind == STEP_STAGE1 || kind == STEP_STUDENT) ||
             replay_case_text(rc, "neg_context", &in->neg_text, err)) &&
            (kind == STEP_KD || replay_case_times(rc, "t", in->t, err)) &&

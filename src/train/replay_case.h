@@ -24,10 +24,15 @@ void replay_case_close(struct ReplayCase *rc);
 /* Batch and latent shape from the video input `name`. */
 bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err);
 
-/* Uploads to `rc->be`; freed by replay_case_release. `leading`: further samples per sample (the outer
- * steps of y1), 1 otherwise. */
-bool replay_case_video(struct ReplayCase *rc, const char *name, int64_t leading, const float **out,
+/* Upload to `rc->be`; freed by replay_case_release. */
+bool replay_case_video(struct ReplayCase *rc, const char *name, const float **out,
                        struct Error *err);
+/* [n, B, C, F, H, W]: n batches of videos. */
+bool replay_case_videos(struct ReplayCase *rc, const char *name, int64_t n, const float **out,
+                        struct Error *err);
+/* A video of other than in_dim channels. */
+bool replay_case_channels(struct ReplayCase *rc, const char *name, int64_t channels,
+                          const float **out, struct Error *err);
 bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, struct Error *err);
 bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, struct Error *err);
 bool replay_case_flags(struct ReplayCase *rc, const char *name, bool *out, struct Error *err);

@@ -40,6 +40,16 @@ void step_noise_to(const struct StepContext *ctx, int64_t batch, float *out, con
     step_combine(ctx, batch, out, 2, (struct Term[]){{data, keep, 0.0}, {noise, t, 0.0}});
 }
 
+const Act *step_text(const struct StepContext *ctx, const struct StepInputs *in) {
+    const struct Backend *be = ctx->nets->be;
+    int64_t n = networks_text_elems(ctx->nets);
+    Act *text = arena_act(ctx->arena, in->batch * n);
+    for (int64_t b = 0; b < in->batch; b++)
+        be->copy(be, act_at(be, text, b * n), act_at(be, in->drop[b] ? in->neg_text : in->text, b * n),
+                 n * dtype_bytes(be->act_dtype));
+    return text;
+}
+
 struct GeneratorInputs step_generator_inputs(const struct StepContext *ctx,
                                              const struct StepInputs *in) {
     float *x_t = step_latents(ctx, in->batch);

@@ -32,6 +32,9 @@ void step_combine(const struct StepContext *ctx, int64_t batch, float *out, int 
 void step_noise_to(const struct StepContext *ctx, int64_t batch, float *out, const float *data,
                    const float *noise, const double *t);
 
+/* Each sample's text, or the negative prompt where the text was dropped. */
+const Act *step_text(const struct StepContext *ctx, const struct StepInputs *in);
+
 /* The generator's inputs of a stage-two or KD pass: x_t from x and x1 at t_student. */
 struct GeneratorInputs step_generator_inputs(const struct StepContext *ctx,
                                              const struct StepInputs *in);

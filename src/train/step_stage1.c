@@ -65,17 +65,6 @@ static void total_derivative(const struct StepContext *ctx, const struct StepInp
     arena_release(ctx->arena, mark);
 }
 
-/* Each sample's text, or the negative prompt where the text was dropped. */
-static Act *text_after_dropout(const struct StepContext *ctx, const struct StepInputs *in) {
-    const struct Backend *be = ctx->nets->be;
-    int64_t n = networks_text_elems(ctx->nets);
-    Act *text = arena_act(ctx->arena, in->batch * n);
-    for (int64_t b = 0; b < in->batch; b++)
-        be->copy(be, act_at(be, text, b * n), act_at(be, in->drop[b] ? in->neg_text : in->text, b * n),
-                 n * dtype_bytes(be->act_dtype));
-    return text;
-}
-
 void step_stage1(const struct StepContext *ctx, const struct StepInputs *in,
                  struct Stage1Outputs *out) {
     const struct Config *config = ctx->nets->config;
@@ -96,7 +85,7 @@ void step_stage1(const struct StepContext *ctx, const struct StepInputs *in,
     guide(ctx, in, x_t, y_s, out->v);
 
     struct WanInputs inputs = {
-        .batch = batch, .x = x_t, .host_t = in->t, .text = text_after_dropout(ctx, in)};
+        .batch = batch, .x = x_t, .host_t = in->t, .text = step_text(ctx, in)};
     struct MainFeature m = student_backbone_forward(&student, inputs, step_keep(ctx), ctx->arena,
                                                     &ctx->tapes->backbone);
     flow_head_forward(&student, m, batch, out->u, y_s, in->s, in->r, step_keep(ctx), ctx->arena,

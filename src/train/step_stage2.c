@@ -182,6 +182,11 @@ void step_critic(const struct StepContext *ctx, const struct StepInputs *in,
     step_noise_to(ctx, in->batch, x_real_t, in->x, in->eps, in->t);
 
     fake_score_update(ctx, in, x_hat_t, out);
-    discriminator_update(ctx, in, x_hat_t, 1.0, false, out->disc_fake);
-    discriminator_update(ctx, in, x_real_t, -1.0, ctx->last, out->disc_real);
+    if (ctx->nets->plan.present[ROLE_DISCRIMINATOR]) {
+        discriminator_update(ctx, in, x_hat_t, 1.0, false, out->disc_fake);
+        discriminator_update(ctx, in, x_real_t, -1.0, ctx->last, out->disc_real);
+    } else {
+        ctx->nets->be->zero(ctx->nets->be, out->disc_fake, in->batch * (int64_t)sizeof(double));
+        ctx->nets->be->zero(ctx->nets->be, out->disc_real, in->batch * (int64_t)sizeof(double));
+    }
 }

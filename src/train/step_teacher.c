@@ -22,7 +22,8 @@ void step_teacher(const struct StepContext *ctx, const struct StepInputs *in,
     step_noise_to(ctx, batch, x_t, in->x, in->x1, in->t);
     step_combine(ctx, batch, y, 2, (struct Term[]){{in->x1, NULL, 1.0}, {in->x, NULL, -1.0}});
 
-    struct WanInputs inputs = {.batch = batch, .x = x_t, .host_t = in->t, .text = in->text};
+    struct WanInputs inputs = {
+        .batch = batch, .x = x_t, .host_t = in->t, .text = step_text(ctx, in)};
     wan_forward(&wan, inputs, v, NULL, step_keep(ctx), ctx->arena, &ctx->tapes->teacher);
     square_loss(ctx, batch, out->squares, dv, v, y);
     wan_backward(&wan, NULL, dv, NULL, &ctx->tapes->teacher, ctx->last, ctx->arena);

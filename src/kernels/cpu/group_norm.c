@@ -1,7 +1,7 @@
-/* What stands between the discriminator's convolutions: group norm with leaky ReLU, mean pooling, and
- * the leaky ReLU of its MLP.
+/* What stands between the discriminator's convolutions: group norm with leaky ReLU, mean pooling,
+ * and the leaky ReLU of its MLP.
  *
- * With xhat = (x - mean) rstd, z = xhat w + b, dz = dy (1 or slope), and means over a sample's group:
+ * With xhat = (x - mean) rstd, z = xhat w + b, dz = dy (1 or slope), and means over the group:
  *     dx = rstd (g - mean(g) - xhat mean(g xhat)),  g = dz w
  *     dw = sum dz xhat,  db = sum dz over samples and positions.
  * Backward goes over its input once by groups for dx and once by channels for dw and db, so that no

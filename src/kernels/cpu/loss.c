@@ -71,7 +71,7 @@ void cpu_vsd_direction(const struct Backend *be, double *loss, float *direction,
                 part += fabsf(minuend[at + i] - g_teacher[at + i]);
             total += part;
         }
-        float inverse = (float)(1.0 / total);
+        float inverse = total == 0.0 ? 0.0f : (float)(1.0 / total); /* no difference, no direction */
         for (int64_t run = 0; run < n_per_sample; run += RUN) {
             float part = 0.0f;
             int64_t end = run_end(run, n_per_sample);

@@ -1,0 +1,85 @@
+/* Checkpoints: one HDF5 file that holds everything a run needs to go on.
+ *
+ * Layout of a file (format version 1)
+ *   /ROLE/KIND/NAME   float32 tensors, little-endian, for example
+ *                     /student/param/blocks.0.self_attn.q.weight, /student/adam_m/..., /student/ema/...;
+ *                     large ones in chunks of about 4 MiB through byte shuffle and zstd
+ *     attribute crc32   zlib's CRC-32 of the tensor's uncompressed bytes
+ *   attributes of /   format "tmd.checkpoint", format_version, iteration, stage, manifest, and values
+ *                     of three kinds (int64, double, text) that the run adds under keys of its own
+ *
+ * `manifest`, written last, is the CRC-32 of the list of all values and all tensors with their
+ * checksums (checkpoint_contents.h): a file without it was never finished, and a file in which any
+ * name, shape, value or checksum has changed does not match it.
+ *
+ * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder of them. */
+#ifndef TMD_DATA_CHECKPOINT_H
+#define TMD_DATA_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+
+#define CKPT_FORMAT "tmd.checkpoint"
+enum { CKPT_FORMAT_VERSION = 1, CKPT_MAX_DIMS = 8, CKPT_MAX_NAME = 255, CKPT_MAX_TEXT = 1 << 20 };
+
+/* The resolved configuration of the run as YAML; of an import, its `model:` section.  What programs need of
+ * it without reading YAML is in values of its own: checkpoint_model.h. */
+#define CKPT_KEY_CONFIG "config"
+
+struct CkptTensorInfo {
+    const char *group; /* "student/param" */
+    const char *name;  /* "blocks.0.self_attn.q.weight" */
+    int n_dims;
+    int64_t shape[CKPT_MAX_DIMS];
+    int64_t n_elems;
+    uint32_t crc32;
+};
+
+enum CkptKind { CKPT_INT, CKPT_REAL, CKPT_TEXT };
+
+struct CkptValue {
+    const char *key;
+    enum CkptKind kind;
+    int64_t integer;  /* the one that `kind` names is meaningful */
+    double real;
+    const char *text;
+};
+
+struct Ckpt;
+
+/* Checks format, version and manifest, but reads no tensor. */
+bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err);
+void ckpt_close(struct Ckpt *ckpt);
+
+const char *ckpt_path(const struct Ckpt *ckpt);
+int64_t ckpt_iteration(const struct Ckpt *ckpt);
+const char *ckpt_stage(const struct Ckpt *ckpt);
+
+/* Values in ascending order of their keys, without format, version, iteration and stage. */
+int64_t ckpt_value_count(const struct Ckpt *ckpt);
+const struct CkptValue *ckpt_value(const struct Ckpt *ckpt, int64_t i);
+bool ckpt_has(const struct Ckpt *ckpt, const char *key);
+/* A missing key and another kind are errors.  The text belongs to the checkpoint. */
+bool ckpt_get_int(const struct Ckpt *ckpt, const char *key, int64_t *value, struct Error *err);
+bool ckpt_get_real(const struct Ckpt *ckpt, const char *key, double *value, struct Error *err);
+bool ckpt_get_text(const struct Ckpt *ckpt, const char *key, const char **text, struct Error *err);
+
+/* Tensors in ascending order of group, then name; those of one group are neighbours. */
+int64_t ckpt_count(const struct Ckpt *ckpt);
+const struct CkptTensorInfo *ckpt_info(const struct Ckpt *ckpt, int64_t i);
+/* The number of a tensor, or -1. */
+int64_t ckpt_find(const struct Ckpt *ckpt, const char *group, const char *name);
+/* How many tensors a group has, and the number of its first (undefined if none). */
+int64_t ckpt_group(const struct Ckpt *ckpt, const char *group, int64_t *first);
+
+/* Reads a tensor of the given shape into `out`, and checks its checksum while reading.  A NaN or an
+ * infinity is an error unless allow_nonfinite. */
+bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
+                   const int64_t *shape, bool allow_nonfinite, float *out, struct Error *err);
+
+/* Reads everything and checks every checksum; needs a few megabytes of memory. */
+bool ckpt_verify(struct Ckpt *ckpt, struct Error *err);
+
+#endif

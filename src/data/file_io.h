@@ -1,0 +1,20 @@
+/* Regular files by descriptor: whole transfers at given offsets, or an error that names the file. */
+#ifndef TMD_DATA_FILE_IO_H
+#define TMD_DATA_FILE_IO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+
+/* Opens a file for reading and tells its length.  Anything but a regular file is refused (a pipe would
+ * block).  The caller closes *fd. */
+bool file_open_read(const char *path, int *fd, int64_t *n_bytes, struct Error *err);
+
+/* Transfer all n_bytes at `offset`; `path` is for the message. */
+bool file_read_at(int fd, const char *path, void *out, int64_t n_bytes, int64_t offset,
+                  struct Error *err);
+bool file_write_at(int fd, const char *path, const void *bytes, int64_t n_bytes, int64_t offset,
+                   struct Error *err);
+
+#endif

@@ -1,0 +1,23 @@
+/* Wall time of an iteration by phase. */
+#ifndef TMD_PHASE_TIMER_H
+#define TMD_PHASE_TIMER_H
+
+enum Phase { PHASE_DATA, PHASE_COMPUTE, PHASE_REDUCE, PHASE_UPDATE, PHASE_SAVE, PHASE_COUNT };
+
+/* "data", "compute", "reduce", "update", "save" */
+const char *phase_name(enum Phase phase);
+
+/* Seconds of a clock that never jumps. */
+double wall_seconds(void);
+
+struct PhaseTimer {
+    double seconds[PHASE_COUNT], last;
+};
+
+/* Sets all to zero and starts. */
+void phase_timer_begin(struct PhaseTimer *timer);
+/* Books the time since the last call on `phase`. */
+void phase_timer_end(struct PhaseTimer *timer, enum Phase phase);
+double phase_timer_total(const struct PhaseTimer *timer);
+
+#endif

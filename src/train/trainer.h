@@ -1,0 +1,53 @@
+/* A training run: everything it holds, and the loop.
+ *
+ * The way of a sample: dataset -> loader (a reading thread) -> batch_fill (upload, noises, times) ->
+ * step_run (forward, losses, backward, gradients travelling as they are done) -> optimizer_update.
+ * Memory is planned by running the same steps on the plan backend, printed, then allocated once. */
+#ifndef TMD_TRAINER_H
+#define TMD_TRAINER_H
+
+#include "data/loader.h"
+#include "train/batch.h"
+#include "train/grad_sync.h"
+#include "train/metrics.h"
+#include "train/run_state.h"
+
+struct Trainer {
+    const struct Config *config;
+    struct Comm *comm;
+    struct Backend *be;
+    struct Dataset *dataset;
+    struct Networks nets;
+    struct GradSync syncs[ROLE_COUNT];
+    struct BatchBuffers batch;
+    struct Arena arena;
+    struct StepTapes *tapes;
+    double *scratch; /* device: one double */
+    struct Loader *loader;
+    struct Metrics metrics; /* rank 0 */
+    struct RunState state;
+    int64_t first_in_batch, n_local; /* this rank's share of the global batch */
+    int64_t memory_bytes;
+};
+
+/* Bytes of device memory of this rank, by what they are for. */
+struct MemoryPlan {
+    int64_t weights[ROLE_COUNT], batch, step;
+};
+int64_t memory_plan_total(const struct MemoryPlan *plan);
+/* Runs every kind of step of the stage over the plan backend. */
+struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
+                                   int64_t n_local, enum Dtype act_dtype);
+void memory_plan_print(const struct MemoryPlan *plan, FILE *out);
+
+/* Opens data, plans, allocates, loads weights or resumes.  Collective; every error has been printed
+ * when it returns false, with *exit_code set.  trainer_close is needed in either case. */
+bool trainer_open(struct Trainer *trainer, const struct Config *config, struct Comm *comm,
+                  int *exit_code);
+void trainer_close(struct Trainer *trainer);
+
+/* From the present iteration to the last, or until a signal or too many non-finite steps.  Returns the
+ * exit code. */
+int trainer_run(struct Trainer *trainer);
+
+#endif

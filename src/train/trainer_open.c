@@ -1,0 +1,160 @@
+/* Setting a run up, one checked step after the other. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "train/trainer.h"
+
+/* mkdir -p */
+static bool make_folder(const char *path, struct Error *err) {
+    char *partial = xstrdup(path);
+    bool ok = true;
+    for (char *slash = strchr(partial + 1, '/'); ok; slash = strchr(slash + 1, '/')) {
+        if (slash) *slash = '\0';
+        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
+            ok = error_set(err, "%s: cannot make this folder: %s", partial, strerror(errno));
+        if (!slash) break;
+        *slash = '/';
+    }
+    free(partial);
+    return ok;
+}
+
+static struct VideoShape dataset_shape(const struct DatasetInfo *info) {
+    return (struct VideoShape){info->frames, info->height, info->width};
+}
+
+static bool check_data(const struct Trainer *t, struct Error *err) {
+    const struct DatasetInfo *info = dataset_info(t->dataset);
+    const struct ModelConfig *m = &t->config->model;
+    struct VideoShape video = dataset_shape(info);
+    const char *file = t->config->data.files.items[0];
+    if (info->channels != m->in_dim)
+        return error_set(err, "%s: samples have %lld channels, model.in_dim is %lld", file,
+                         (long long)info->channels, (long long)m->in_dim);
+    if (info->text_dim != m->text_dim)
+        return error_set(err, "%s: text rows have %lld elements, model.text_dim is %lld", file,
+                         (long long)info->text_dim, (long long)m->text_dim);
+    if (info->max_text_rows > m->text_len)
+        return error_set(err, "%s: a prompt has %lld text rows, model.text_len is %lld", file,
+                         (long long)info->max_text_rows, (long long)m->text_len);
+    return config_check_video(t->config, &video, err);
+}
+
+/* This rank's samples of every global batch. */
+static bool share_batch(struct Trainer *t, struct Error *err) {
+    int64_t batch = t->config->train.global_batch, rank = t->comm->rank, n = t->comm->n_ranks;
+    if (batch < n)
+        return error_set(err, "train.global_batch is %lld, but there are %lld ranks, each of which "
+                              "needs a sample", (long long)batch, (long long)n);
+    t->first_in_batch = batch * rank / n;
+    t->n_local = batch * (rank + 1) / n - t->first_in_batch;
+    return true;
+}
+
+static bool open_data(struct Trainer *t, struct Error *err) {
+    const struct StringList *files = &t->config->data.files;
+    t->dataset = dataset_open(files->items, files->n, err);
+    return t->dataset && check_data(t, err) && share_batch(t, err);
+}
+
+static bool write_resolved_config(const struct Config *config, struct Error *err) {
+    char *path = xprintf("%s/config.yaml", config->out), *partial = xprintf("%s.partial", path);
+    FILE *file = fopen(partial, "w");
+    bool ok = file != NULL;
+    if (file) {
+        config_print(config, file);
+        ok = fclose(file) == 0 && rename(partial, path) == 0;
+    }
+    if (!ok) error_set(err, "%s: %s", partial, strerror(errno));
+    free(path);
+    free(partial);
+    return ok;
+}
+
+static bool prepare_folders(struct Trainer *t, struct Error *err) {
+    if (t->comm->rank) return true;
+    char *checkpoints = run_checkpoint_folder(t->config);
+    bool ok = make_folder(checkpoints, err) && write_resolved_config(t->config, err);
+    free(checkpoints);
+    return ok;
+}
+
+static bool allocate(struct Trainer *t, struct Error *err) {
+    const struct Config *config = t->config;
+    struct VideoShape video = dataset_shape(dataset_info(t->dataset));
+    struct MemoryPlan plan = memory_plan_make(config, video, t->n_local, t->be->act_dtype);
+    int64_t capacity = t->n_local < config->train.micro_batch ? t->n_local : config->train.micro_batch;
+    t->memory_bytes = memory_plan_total(&plan);
+    if (t->comm->rank == 0) memory_plan_print(&plan, stdout);
+    networks_init(&t->nets, config, t->be, networks_plan(config), video);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (t->nets.plan.trained[role])
+            grad_sync_attach(&t->syncs[role], t->comm, &t->nets.weights[role]);
+    arena_init(&t->arena, t->be, plan.step);
+    t->tapes = step_tapes_create();
+    t->scratch = t->be->memory_alloc(t->be, sizeof *t->scratch);
+    float *negative = xmalloc((size_t)networks_text_elems(&t->nets) * sizeof *negative);
+    bool ok = dataset_read_negative(t->dataset, config->model.text_len, negative, err);
+    if (ok) batch_init(&t->batch, &t->nets, capacity, negative);
+    free(negative);
+    return ok;
+}
+
+static bool load_state(struct Trainer *t, struct Error *err) {
+    char *path;
+    /* rank 0 has the verdict on which checkpoint is valid, for reading them all takes time */
+    char chosen[4096] = "";
+    bool ok = true;
+    if (t->comm->rank == 0) {
+        ok = run_resume_path(t->config, true, &path, err);
+        if (ok && path) snprintf(chosen, sizeof chosen, "%s", path);
+        if (ok) free(path);
+    }
+    t->comm->broadcast(t->comm, chosen, sizeof chosen, 0);
+    ok = ok && run_init_weights(&t->nets, err);
+    if (ok && *chosen) ok = run_state_load(&t->state, &t->nets, chosen, err);
+    if (ok && *chosen && t->comm->rank == 0)
+        printf("resumed %s at iteration %lld\n", chosen, (long long)t->state.iteration);
+    return ok;
+}
+
+static bool open_streams(struct Trainer *t, struct Error *err) {
+    const struct Config *config = t->config;
+    struct LoaderPlan plan = {.seed = (uint64_t)config->train.seed,
+                              .first_iteration = t->state.iteration,
+                              .global_batch = config->train.global_batch,
+                              .first_in_batch = t->first_in_batch,
+                              .n_local = t->n_local,
+                              .text_len = config->model.text_len,
+                              .n_prefetch = config->data.prefetch};
+    t->loader = loader_open(t->dataset, &plan, err);
+    return t->loader &&
+           (t->comm->rank || metrics_open(&t->metrics, config, t->state.iteration, err));
+}
+
+bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
+    bool (*const phases[])(struct Trainer *, struct Error *) = {open_data, prepare_folders, allocate,
+                                                                load_state, open_streams};
+    *t = (struct Trainer){.config = config, .comm = comm, .be = backend_cpu_create()};
+    for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
+        struct Error err = {0};
+        bool ok = phases[i](t, &err);
+        if (!comm_agree(comm, ok, &err, exit_code)) return false;
+    }
+    return true;
+}
+
+void trainer_close(struct Trainer *t) {
+    loader_close(t->loader);
+    metrics_close(&t->metrics);
+    if (t->batch.nets) batch_free(&t->batch);
+    if (t->tapes) step_tapes_destroy(t->tapes);
+    if (t->scratch) t->be->memory_free(t->be, t->scratch);
+    arena_free(&t->arena);
+    if (t->nets.be) networks_free(&t->nets);
+    dataset_close(t->dataset);
+    t->be->destroy(t->be);
+}

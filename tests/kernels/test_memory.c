@@ -1,0 +1,123 @@
+/* A backend's memory, and the arena on top of it. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernels/arena.h"
+#include "op_check.h"
+
+static void test_alloc_is_zeroed_and_aligned(void **state) {
+    struct OpSuite *suite = *state;
+    const struct Backend *be = suite->be;
+    for (int64_t n_bytes = 1; n_bytes < 5000; n_bytes = 3 * n_bytes + 4) {
+        unsigned char *host = malloc((size_t)n_bytes);
+        memset(host, 0xff, (size_t)n_bytes);
+        void *memory = be->memory_alloc(be, n_bytes);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % 64, 0);
+        be->download(be, host, memory, n_bytes);
+        for (int64_t i = 0; i < n_bytes; i++) assert_int_equal(host[i], 0);
+        be->memory_free(be, memory);
+        free(host);
+        suite->n_comparisons++;
+    }
+}
+
+/* Copies and zeroes of every byte length, between canaries. */
+static void test_copy_and_zero(void **state) {
+    for (int64_t n = 1; n < 140; n += 9) {
+        struct OpCase c;
+        op_case_begin(&c, *state, "copy and zero n %d", (int)n);
+        struct OpTensor *from = op_input(&c, "from", OP_F32, 1, n);
+        struct OpTensor *to = op_output(&c, "to", OP_F32, 1, n);
+        struct OpTensor *cleared = op_accumulator(&c, "cleared", OP_F32, 1, n);
+        int64_t n_bytes = n * (int64_t)sizeof(float);
+        c.be->copy(c.be, op_f32(to), op_f32(from), n_bytes);
+        c.be->zero(c.be, op_f32(cleared), n_bytes);
+        op_check_exact(&c, to, from->values);
+        op_check_exact(&c, cleared, op_array(&c, n));
+        op_case_end(&c);
+    }
+}
+
+static void test_upload_and_download_parts(void **state) {
+    struct OpCase c;
+    op_case_begin(&c, *state, "upload and download");
+    struct OpTensor *t = op_accumulator(&c, "t", OP_F32, 1, 9);
+    float host[3] = {1.0f, -2.0f, 3.0f}, back[3] = {0};
+    double *expected = op_array(&c, 9);
+    for (int i = 0; i < 9; i++) expected[i] = i >= 4 && i < 7 ? (double)host[i - 4] : t->values[i];
+    c.be->upload(c.be, op_f32(t) + 4, host, sizeof host);
+    host[0] = 7.0f; /* an upload has read its source when it returns */
+    c.be->download(c.be, back, op_f32(t) + 4, sizeof back);
+    op_check_exact(&c, t, expected);
+    for (int i = 0; i < 3; i++) assert_true((double)back[i] == expected[4 + i]);
+    op_case_end(&c);
+}
+
+/* The same allocations, whatever the arena. */
+static void take_some(struct Arena *arena) {
+    const struct Backend *be = arena->be;
+    float *first = arena_f32(arena, 5);
+    int64_t mark = arena_mark(arena);
+    Act *second = arena_act(arena, 100);
+    double *third = arena_f64(arena, 9);
+    assert_int_equal((uintptr_t)second % 64, 0);
+    assert_int_equal((uintptr_t)third % 64, 0);
+    assert_true((char *)second >= (char *)first + 5 * sizeof(float));
+    assert_true((char *)third >= (char *)second + 100 * dtype_bytes(be->act_dtype));
+    arena_release(arena, mark);
+    assert_ptr_equal(arena_act(arena, 3), second); /* released memory is given out again */
+    assert_int_equal(arena_mark(arena), mark + 64);
+    assert_non_null(arena_f32(arena, 0));
+}
+
+static void test_arena(void **state) {
+    struct OpSuite *suite = *state;
+    struct Arena measuring, arena;
+    arena_init_measuring(&measuring, suite->be);
+    take_some(&measuring);
+    int64_t act_bytes = (100 * dtype_bytes(suite->be->act_dtype) + 63) / 64 * 64;
+    assert_int_equal(measuring.peak, 64 + act_bytes + 128);
+
+    arena_init(&arena, suite->be, measuring.peak);
+    take_some(&arena);
+    assert_int_equal(arena.peak, measuring.peak);
+    arena_release(&arena, 0);
+    float *all = arena_f32(&arena, measuring.peak / (int64_t)sizeof(float));
+    suite->be->zero(suite->be, all, measuring.peak); /* what was planned is really there */
+    suite->n_comparisons++;
+    arena_free(&arena);
+    arena_free(&measuring);
+}
+
+/* Asking for more than was planned must end the program, in a child here. */
+static void test_arena_overflow_is_fatal(void **state) {
+    struct OpSuite *suite = *state;
+    struct Arena arena;
+    arena_init(&arena, suite->be, 256);
+    pid_t child = fork();
+    if (child == 0) {
+        freopen("/dev/null", "w", stderr);
+        signal(SIGABRT, SIG_DFL);
+        arena_f32(&arena, 65);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_non_null(arena_f32(&arena, 64));
+    arena_free(&arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_alloc_is_zeroed_and_aligned), cmocka_unit_test(test_copy_and_zero),
+        cmocka_unit_test(test_upload_and_download_parts),   cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_arena_overflow_is_fatal),
+    };
+    return op_run_tests("memory", tests, sizeof tests / sizeof *tests);
+}

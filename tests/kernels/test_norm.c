@@ -1,0 +1,248 @@
+/* Layer norm with modulation and gated residuals against naive versions in double; gradients
+ * against finite differences of those. */
+#include <math.h>
+
+#include "op_check.h"
+
+struct LayerNorm {
+    struct NormShape shape;
+    double *x, *scale, *shift, *dy;
+};
+
+static void naive_statistics(const struct LayerNorm *p, int64_t row, double *mean, double *rstd) {
+    const double *x = p->x + row * p->shape.dim;
+    double sum = 0.0, squares = 0.0;
+    for (int64_t j = 0; j < p->shape.dim; j++) sum += x[j];
+    *mean = sum / (double)p->shape.dim;
+    for (int64_t j = 0; j < p->shape.dim; j++) squares += (x[j] - *mean) * (x[j] - *mean);
+    *rstd = 1.0 / sqrt(squares / (double)p->shape.dim + (double)p->shape.eps);
+}
+
+/* The row of scale and shift, densely stored, that belongs to a token. */
+static int64_t affine_row(struct NormShape s, int64_t row) {
+    return s.stride ? row / s.tokens : 0;
+}
+
+static double naive_output(const struct LayerNorm *p, int64_t i, double mean, double rstd) {
+    int64_t dim = p->shape.dim, at = affine_row(p->shape, i / dim) * dim + i % dim;
+    return (p->x[i] - mean) * rstd * ((double)p->shape.one + p->scale[at]) + p->shift[at];
+}
+
+static double layer_norm_loss(const void *problem) {
+    const struct LayerNorm *p = problem;
+    double sum = 0.0, mean = 0.0, rstd = 0.0;
+    for (int64_t i = 0; i < p->shape.batch * p->shape.tokens * p->shape.dim; i++) {
+        if (i % p->shape.dim == 0) naive_statistics(p, i / p->shape.dim, &mean, &rstd);
+        sum += p->dy[i] * naive_output(p, i, mean, rstd);
+    }
+    return sum;
+}
+
+/* Shift and scale as the model keeps them: two of six rows of a sample's modulation, or a weight
+ * and a bias shared by all samples. */
+static const struct NormShape shapes[] = {
+    {.batch = 2, .tokens = 1, .dim = 36, .one = 1, .stride = 6 * 36},
+    {.batch = 1, .tokens = 5, .dim = 37, .one = 1, .stride = 6 * 37},
+    {.batch = 3, .tokens = 77, .dim = 12, .one = 1, .stride = 6 * 12},
+    {.batch = 1, .tokens = 3, .dim = 128, .one = 1, .stride = 2 * 128},
+    {.batch = 3, .tokens = 5, .dim = 70, .one = 0, .stride = 0},
+    {.batch = 1, .tokens = 300, .dim = 6, .one = 1, .stride = 12},
+    {.batch = 2, .tokens = 150, .dim = 5, .one = 0, .stride = 0},
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static struct OpTensor *affine_tensor(struct OpCase *c, enum OpRole role, const char *name,
+                                      struct NormShape s, int64_t slot) {
+    if (!s.stride) return op_strided(c, role, name, OP_F32, 1, s.dim, s.dim, 0);
+    return op_strided(c, role, name, OP_F32, s.batch, s.dim, s.stride, slot * s.dim);
+}
+
+struct NormCase {
+    struct OpCase c;
+    struct NormShape s;
+    struct OpTensor *x, *scale, *shift;
+    struct LayerNorm p;
+};
+
+static void norm_begin(struct NormCase *n, void *suite, const char *what, struct NormShape s) {
+    op_case_begin(&n->c, suite, "%s %dx%dx%d stride %d", what, (int)s.batch, (int)s.tokens,
+                  (int)s.dim, (int)s.stride);
+    s.eps = 1e-6f;
+    n->s = s;
+    n->x = op_input(&n->c, "x", OP_ACT, s.batch * s.tokens, s.dim);
+    n->scale = affine_tensor(&n->c, OP_INPUT, "scale", s, 1);
+    n->shift = affine_tensor(&n->c, OP_INPUT, "shift", s, 0);
+    op_rescale(&n->c, n->x, 1.5, 0.7);
+    n->p = (struct LayerNorm){
+        .shape = s, .x = n->x->values, .scale = n->scale->values, .shift = n->shift->values};
+}
+
+/* Compares y, mean and rstd; the mean's error is relative to the size of x. */
+static void check_layer_norm_forward(struct NormCase *n, double factor) {
+    struct OpCase *c = &n->c;
+    struct NormShape s = n->s;
+    int64_t rows = s.batch * s.tokens;
+    struct OpTensor *y = op_output(c, "y", OP_ACT, rows, s.dim);
+    struct OpTensor *mean = op_output(c, "mean", OP_F32, 1, rows);
+    struct OpTensor *rstd = op_output(c, "rstd", OP_F32, 1, rows);
+    c->be->layer_norm_forward(c->be, op_act(y), op_f32(mean), op_f32(rstd), op_act(n->x),
+                              op_f32(n->scale), op_f32(n->shift), s);
+    double *expected = op_array(c, y->n_elems), *means = op_array(c, rows),
+           *rstds = op_array(c, rows);
+    for (int64_t i = 0; i < y->n_elems; i++) {
+        int64_t row = i / s.dim;
+        naive_statistics(&n->p, row, &means[row], &rstds[row]);
+        expected[i] = naive_output(&n->p, i, means[row], rstds[row]);
+    }
+    op_check_values(c, mean, means, factor * op_tolerance(mean, s.dim));
+    op_check_values(c, rstd, rstds, factor * op_tolerance(rstd, s.dim));
+    op_check_values(c, y, expected, factor * op_tolerance(y, s.dim));
+}
+
+static void test_layer_norm_forward(void **state) {
+    for (int i = 0; i < N_SHAPES; i++) {
+        struct NormCase n;
+        norm_begin(&n, *state, "layer_norm_forward", shapes[i]);
+        check_layer_norm_forward(&n, 1.0);
+        op_case_end(&n.c);
+    }
+}
+
+/* E[x^2] - E[x]^2 in float32 would lose the variance here: the mean is 150 deviations. */
+static void test_layer_norm_far_from_zero(void **state) {
+    struct NormCase n;
+    norm_begin(&n, *state, "layer_norm_forward far from zero", shapes[3]);
+    op_rescale(&n.c, n.x, 1.0, 150.0);
+    check_layer_norm_forward(&n, 10.0);
+    op_case_end(&n.c);
+}
+
+/* dx as if the mean and the deviation were constants. */
+static double *without_means(struct OpCase *c, const struct LayerNorm *p) {
+    struct NormShape s = p->shape;
+    double *wrong = op_array(c, s.batch * s.tokens * s.dim), mean, rstd;
+    for (int64_t i = 0; i < s.batch * s.tokens * s.dim; i++) {
+        naive_statistics(p, i / s.dim, &mean, &rstd);
+        double scale = p->scale[affine_row(s, i / s.dim) * s.dim + i % s.dim];
+        wrong[i] = rstd * p->dy[i] * ((double)s.one + scale);
+    }
+    return wrong;
+}
+
+static void check_layer_norm_backward(void *suite, struct NormShape shape, bool accumulate,
+                                      bool with_params) {
+    struct NormCase n;
+    norm_begin(&n, suite, accumulate ? "layer_norm_backward accumulating" : "layer_norm_backward",
+               shape);
+    struct OpCase *c = &n.c;
+    struct NormShape s = n.s;
+    int64_t rows = s.batch * s.tokens;
+    struct OpTensor *dy = op_input(c, "dy", OP_ACT, rows, s.dim);
+    struct OpTensor *mean = op_input(c, "mean", OP_F32, 1, rows);
+    struct OpTensor *rstd = op_input(c, "rstd", OP_F32, 1, rows);
+    n.p.dy = dy->values;
+    for (int64_t row = 0; row < rows; row++)
+        naive_statistics(&n.p, row, &mean->values[row], &rstd->values[row]);
+    op_put(c, mean, mean->values);
+    op_put(c, rstd, rstd->values);
+    struct OpTensor *dx = op_strided(c, accumulate ? OP_UPDATED : OP_OVERWRITTEN, "dx", OP_ACT,
+                                     rows, s.dim, s.dim, 0);
+    struct OpTensor *dscale = with_params ? affine_tensor(c, OP_UPDATED, "dscale", s, 1) : NULL;
+    struct OpTensor *dshift = with_params ? affine_tensor(c, OP_UPDATED, "dshift", s, 0) : NULL;
+    c->be->layer_norm_backward(c->be, op_act(dx), op_f32(dscale), op_f32(dshift), op_act(dy),
+                               op_act(n.x), op_f32(mean), op_f32(rstd), op_f32(n.scale), s,
+                               accumulate);
+
+    double *expected = op_finite_differences(c, n.p.x, n.x->n_elems, layer_norm_loss, &n.p);
+    op_check_gradient(c, dx, expected, 2.0 * op_tolerance(dx, s.dim));
+    op_check_rejects(c, dx, expected, without_means(c, &n.p), 2.0 * op_tolerance(dx, s.dim),
+                     "statistics taken for constants");
+    if (with_params) {
+        int64_t reduction = rows / dscale->rows;
+        expected = op_finite_differences(c, n.p.scale, dscale->n_elems, layer_norm_loss, &n.p);
+        op_check_gradient(c, dscale, expected, 2.0 * op_tolerance(dscale, reduction));
+        expected = op_finite_differences(c, n.p.shift, dshift->n_elems, layer_norm_loss, &n.p);
+        op_check_gradient(c, dshift, expected, op_tolerance(dshift, reduction));
+    }
+    op_case_end(c);
+}
+
+static void test_layer_norm_backward(void **state) {
+    for (int i = 0; i < N_SHAPES; i++) {
+        check_layer_norm_backward(*state, shapes[i], false, true);
+        check_layer_norm_backward(*state, shapes[i], true, true);
+        check_layer_norm_backward(*state, shapes[i], true, false);
+    }
+}
+
+struct Gate {
+    struct NormShape shape;
+    double *x, *h, *gate, *dout;
+};
+
+static double gate_at(const struct Gate *p, int64_t i) {
+    int64_t dim = p->shape.dim;
+    return p->gate ? p->gate[i / dim / p->shape.tokens * dim + i % dim] : 1.0;
+}
+
+static double gate_loss(const void *problem) {
+    const struct Gate *p = problem;
+    double sum = 0.0;
+    for (int64_t i = 0; i < p->shape.batch * p->shape.tokens * p->shape.dim; i++)
+        sum += p->dout[i] * (p->x[i] + p->h[i] * gate_at(p, i));
+    return sum;
+}
+
+static void test_gate_forward(void **state) {
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        struct NormShape s = shapes[i / 2];
+        if (!s.stride) continue; /* gates are per sample */
+        struct OpCase c;
+        op_case_begin(&c, *state, "gate_forward %dx%dx%d %s", (int)s.batch, (int)s.tokens,
+                      (int)s.dim, i % 2 ? "gated" : "plain");
+        struct OpTensor *x = op_input(&c, "x", OP_ACT, s.batch * s.tokens, s.dim);
+        struct OpTensor *h = op_input(&c, "h", OP_ACT, s.batch * s.tokens, s.dim);
+        struct OpTensor *gate = i % 2 ? affine_tensor(&c, OP_INPUT, "gate", s, 1) : NULL;
+        struct OpTensor *out = op_output(&c, "out", OP_ACT, s.batch * s.tokens, s.dim);
+        c.be->gate_forward(c.be, op_act(out), op_act(x), op_act(h), op_f32(gate), s);
+        struct Gate p = {.shape = s, .x = x->values, .h = h->values};
+        p.gate = gate ? gate->values : NULL;
+        double *expected = op_array(&c, out->n_elems);
+        for (int64_t k = 0; k < out->n_elems; k++) expected[k] = p.x[k] + p.h[k] * gate_at(&p, k);
+        op_check_values(&c, out, expected, op_tolerance(out, 1));
+        op_case_end(&c);
+    }
+}
+
+static void test_gate_backward(void **state) {
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        struct NormShape s = shapes[i / 2];
+        if (!s.stride) continue;
+        struct OpCase c;
+        op_case_begin(&c, *state, "gate_backward %dx%dx%d %s", (int)s.batch, (int)s.tokens,
+                      (int)s.dim, i % 2 ? "" : "without dgate");
+        struct OpTensor *h = op_input(&c, "h", OP_ACT, s.batch * s.tokens, s.dim);
+        struct OpTensor *dout = op_input(&c, "dout", OP_ACT, s.batch * s.tokens, s.dim);
+        struct OpTensor *gate = affine_tensor(&c, OP_INPUT, "gate", s, 1);
+        struct OpTensor *dh = op_output(&c, "dh", OP_ACT, s.batch * s.tokens, s.dim);
+        struct OpTensor *dgate = i % 2 ? affine_tensor(&c, OP_UPDATED, "dgate", s, 1) : NULL;
+        c.be->gate_backward(c.be, op_act(dh), op_f32(dgate), op_act(dout), op_act(h), op_f32(gate),
+                            s);
+        struct Gate p = {.shape = s, .h = h->values, .gate = gate->values, .dout = dout->values};
+        p.x = op_array(&c, h->n_elems);
+        double *expected = op_finite_differences(&c, p.h, h->n_elems, gate_loss, &p);
+        op_check_gradient(&c, dh, expected, op_tolerance(dh, 1));
+        expected = op_finite_differences(&c, p.gate, gate->n_elems, gate_loss, &p);
+        if (dgate) op_check_gradient(&c, dgate, expected, op_tolerance(dgate, s.tokens));
+        op_case_end(&c);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layer_norm_forward),  cmocka_unit_test(test_layer_norm_far_from_zero),
+        cmocka_unit_test(test_layer_norm_backward), cmocka_unit_test(test_gate_forward),
+        cmocka_unit_test(test_gate_backward),
+    };
+    return op_run_tests("norm", tests, sizeof tests / sizeof *tests);
+}
