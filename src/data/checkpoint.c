@@ -26,10 +26,11 @@ struct Ckpt {
 static bool check_format(const struct Ckpt *ckpt, struct Error *err) {
     const struct CkptValue *format = ckpt_contents_find_value(&ckpt->contents, CKPT_KEY_FORMAT);
     const struct CkptValue *version = ckpt_contents_find_value(&ckpt->contents, CKPT_KEY_VERSION);
-    if (!format || format->kind != CKPT_TEXT || strcmp(format->text, CKPT_FORMAT) != 0 || !version ||
-        version->kind != CKPT_INT)
-        return error_set(err, "not a checkpoint of this program: it has no attribute '" CKPT_KEY_FORMAT
-                              "' of value '" CKPT_FORMAT "'");
+    if (!format || format->kind != CKPT_TEXT || strcmp(format->text, CKPT_FORMAT) != 0 ||
+        !version || version->kind != CKPT_INT)
+        return error_set(err,
+                         "not a checkpoint of this program: it has no attribute '" CKPT_KEY_FORMAT
+                         "' of value '" CKPT_FORMAT "'");
     if (version->integer != CKPT_FORMAT_VERSION)
         return error_set(err, "is of format version %lld, this program reads version %d",
                          (long long)version->integer, CKPT_FORMAT_VERSION);
@@ -42,10 +43,10 @@ static bool check_manifest(struct Ckpt *ckpt, struct Error *err) {
         return error_set(err, "was never finished: it has no attribute '" CKPT_KEY_MANIFEST "'");
     if (!h5_attr_read_i64(ckpt->file, CKPT_KEY_MANIFEST, &stored, err)) return false;
     uint32_t found = ckpt_contents_manifest(&ckpt->contents);
-    return stored == (int64_t)found ||
-           error_set(err,
-                     "is damaged: names, shapes, values and checksums have manifest %08x, stored is %08llx",
-                     found, (unsigned long long)stored);
+    return stored == (int64_t)found || error_set(err,
+                                                 "is damaged: names, shapes, values and checksums "
+                                                 "have manifest %08x, stored is %08llx",
+                                                 found, (unsigned long long)stored);
 }
 
 /* Takes the values of the format itself out of the list that users see. */
@@ -59,8 +60,9 @@ static bool take_own_values(struct Ckpt *ckpt, struct Error *err) {
     int64_t n = 0;
     for (int64_t i = 0; i < contents->n_values; i++) {
         struct CkptValue *value = &contents->values[i];
-        bool own = strcmp(value->key, CKPT_KEY_FORMAT) == 0 || strcmp(value->key, CKPT_KEY_VERSION) == 0 ||
-                   strcmp(value->key, CKPT_KEY_ITERATION) == 0 || strcmp(value->key, CKPT_KEY_STAGE) == 0;
+        bool own =
+            strcmp(value->key, CKPT_KEY_FORMAT) == 0 || strcmp(value->key, CKPT_KEY_VERSION) == 0 ||
+            strcmp(value->key, CKPT_KEY_ITERATION) == 0 || strcmp(value->key, CKPT_KEY_STAGE) == 0;
         if (own) {
             free((char *)value->key);
             free((char *)value->text);
@@ -80,8 +82,8 @@ bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err) {
         return false;
     }
     bool opened = ckpt_walk_values(ckpt->file, &ckpt->contents, err) && check_format(ckpt, err) &&
-                  ckpt_walk_tensors(ckpt->file, &ckpt->contents, err) && check_manifest(ckpt, err) &&
-                  take_own_values(ckpt, err);
+                  ckpt_walk_tensors(ckpt->file, &ckpt->contents, err) &&
+                  check_manifest(ckpt, err) && take_own_values(ckpt, err);
     if (!opened) {
         ckpt_close(ckpt);
         return error_prefix(err, "checkpoint %s", path);
@@ -126,15 +128,15 @@ bool ckpt_has(const struct Ckpt *ckpt, const char *key) {
     return ckpt_contents_find_value(&ckpt->contents, key) != NULL;
 }
 
-static const struct CkptValue *get_value(const struct Ckpt *ckpt, const char *key, enum CkptKind kind,
-                                         struct Error *err) {
+static const struct CkptValue *get_value(const struct Ckpt *ckpt, const char *key,
+                                         enum CkptKind kind, struct Error *err) {
     static const char *const kinds[] = {"an integer", "a number", "a text"};
     const struct CkptValue *value = ckpt_contents_find_value(&ckpt->contents, key);
     if (!value) {
         error_set(err, "checkpoint %s: has no value '%s'", ckpt->path, key);
     } else if (value->kind != kind) {
-        error_set(err, "checkpoint %s: value '%s' is %s, not %s", ckpt->path, key, kinds[value->kind],
-                  kinds[kind]);
+        error_set(err, "checkpoint %s: value '%s' is %s, not %s", ckpt->path, key,
+                  kinds[value->kind], kinds[kind]);
         value = NULL;
     }
     return value;
@@ -189,8 +191,8 @@ static bool check_finite(const float *values, int64_t n_elems, struct Error *err
     return true;
 }
 
-/* Reads the rows of a tensor, as many at a time as a chunk has: all into `out` one after the other, or, if
- * `reuse`, each time to its start. */
+/* Reads the rows of a tensor, as many at a time as a chunk has: all into `out` one after the other,
+ * or, if `reuse`, each time to its start. */
 static bool read_rows(struct H5Array *array, const struct CkptTensorInfo *tensor, bool reuse,
                       bool allow_nonfinite, float *out, struct Error *err) {
     int64_t step = array->chunk_rows > 0 ? array->chunk_rows : array->n_rows;
@@ -203,13 +205,13 @@ static bool read_rows(struct H5Array *array, const struct CkptTensorInfo *tensor
             return false;
         crc32 = ckpt_crc32(crc32, to, n * array->row_bytes);
     }
-    return crc32 == tensor->crc32 || error_set(err, "is damaged: its checksum is %08x, stored is %08x",
-                                               crc32, tensor->crc32);
+    return crc32 == tensor->crc32 ||
+           error_set(err, "is damaged: its checksum is %08x, stored is %08x", crc32, tensor->crc32);
 }
 
 /* `out` NULL: only checks, through a buffer of one chunk. */
-static bool read_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor, bool allow_nonfinite,
-                        float *out, struct Error *err) {
+static bool read_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
+                        bool allow_nonfinite, float *out, struct Error *err) {
     struct H5Array array = {0};
     char *name = xprintf("%s/%s", tensor->group, tensor->name);
     bool read = h5_array_open(ckpt->file, name, &array, err);
@@ -231,8 +233,8 @@ bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n
     if (i < 0) return error_set(err, "checkpoint %s: has no tensor %s/%s", ckpt->path, group, name);
     const struct CkptTensorInfo *tensor = ckpt_info(ckpt, i);
     if (!shape_equal(n_dims, shape, tensor->n_dims, tensor->shape))
-        return error_set(err, "checkpoint %s: tensor %s/%s: expected shape %s, got %s", ckpt->path, group,
-                         name, shape_text(n_dims, shape).s,
+        return error_set(err, "checkpoint %s: tensor %s/%s: expected shape %s, got %s", ckpt->path,
+                         group, name, shape_text(n_dims, shape).s,
                          shape_text(tensor->n_dims, tensor->shape).s);
     return read_tensor(ckpt, tensor, allow_nonfinite, out, err);
 }

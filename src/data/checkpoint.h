@@ -2,17 +2,18 @@
  *
  * Layout of a file (format version 1)
  *   /ROLE/KIND/NAME   float32 tensors, little-endian, for example
- *                     /student/param/blocks.0.self_attn.q.weight, /student/adam_m/..., /student/ema/...;
- *                     large ones in chunks of about 4 MiB through byte shuffle and zstd
- *     attribute crc32   zlib's CRC-32 of the tensor's uncompressed bytes
- *   attributes of /   format "tmd.checkpoint", format_version, iteration, stage, manifest, and values
- *                     of three kinds (int64, double, text) that the run adds under keys of its own
+ *                     /student/param/blocks.0.self_attn.q.weight, /student/adam_m/...,
+ * /student/ema/...; large ones in chunks of about 4 MiB through byte shuffle and zstd attribute
+ * crc32   zlib's CRC-32 of the tensor's uncompressed bytes attributes of /   format
+ * "tmd.checkpoint", format_version, iteration, stage, manifest, and values of three kinds (int64,
+ * double, text) that the run adds under keys of its own
  *
  * `manifest`, written last, is the CRC-32 of the list of all values and all tensors with their
  * checksums (checkpoint_contents.h): a file without it was never finished, and a file in which any
  * name, shape, value or checksum has changed does not match it.
  *
- * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder of them. */
+ * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder of them.
+ */
 #ifndef TMD_DATA_CHECKPOINT_H
 #define TMD_DATA_CHECKPOINT_H
 
@@ -24,8 +25,8 @@
 #define CKPT_FORMAT "tmd.checkpoint"
 enum { CKPT_FORMAT_VERSION = 1, CKPT_MAX_DIMS = 8, CKPT_MAX_NAME = 255, CKPT_MAX_TEXT = 1 << 20 };
 
-/* The resolved configuration of the run as YAML; of an import, its `model:` section.  What programs need of
- * it without reading YAML is in values of its own: checkpoint_model.h. */
+/* The resolved configuration of the run as YAML; of an import, its `model:` section.  What programs
+ * need of it without reading YAML is in values of its own: checkpoint_model.h. */
 #define CKPT_KEY_CONFIG "config"
 
 struct CkptTensorInfo {
@@ -42,7 +43,7 @@ enum CkptKind { CKPT_INT, CKPT_REAL, CKPT_TEXT };
 struct CkptValue {
     const char *key;
     enum CkptKind kind;
-    int64_t integer;  /* the one that `kind` names is meaningful */
+    int64_t integer; /* the one that `kind` names is meaningful */
     double real;
     const char *text;
 };

@@ -34,13 +34,14 @@ struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const c
     contents->values = grow(contents->values, contents->n_values, &contents->values_capacity,
                             sizeof *contents->values);
     struct CkptValue *value = &contents->values[contents->n_values++];
-    *value = (struct CkptValue){
-        .key = xstrdup(key), .kind = kind, .text = text ? xstrdup(text) : NULL};
+    *value =
+        (struct CkptValue){.key = xstrdup(key), .kind = kind, .text = text ? xstrdup(text) : NULL};
     return value;
 }
 
 struct CkptTensorInfo *ckpt_contents_add_tensor(struct CkptContents *contents, const char *group,
-                                                const char *name, int n_dims, const int64_t *shape) {
+                                                const char *name, int n_dims,
+                                                const int64_t *shape) {
     contents->tensors = grow(contents->tensors, contents->n_tensors, &contents->tensors_capacity,
                              sizeof *contents->tensors);
     struct CkptTensorInfo *tensor = &contents->tensors[contents->n_tensors++];
@@ -65,7 +66,8 @@ static int compare_tensors(const void *left, const void *right) {
 
 void ckpt_contents_sort(struct CkptContents *contents) {
     if (contents->n_values > 0)
-        qsort(contents->values, (size_t)contents->n_values, sizeof *contents->values, compare_values);
+        qsort(contents->values, (size_t)contents->n_values, sizeof *contents->values,
+              compare_values);
     if (contents->n_tensors > 0)
         qsort(contents->tensors, (size_t)contents->n_tensors, sizeof *contents->tensors,
               compare_tensors);
@@ -85,18 +87,20 @@ void ckpt_contents_free(struct CkptContents *contents) {
     *contents = (struct CkptContents){0};
 }
 
-const struct CkptValue *ckpt_contents_find_value(const struct CkptContents *contents, const char *key) {
+const struct CkptValue *ckpt_contents_find_value(const struct CkptContents *contents,
+                                                 const char *key) {
     struct CkptValue wanted = {.key = key};
     if (contents->n_values == 0) return NULL;
-    return bsearch(&wanted, contents->values, (size_t)contents->n_values, sizeof wanted, compare_values);
+    return bsearch(&wanted, contents->values, (size_t)contents->n_values, sizeof wanted,
+                   compare_values);
 }
 
 int64_t ckpt_contents_find_tensor(const struct CkptContents *contents, const char *group,
                                   const char *name) {
     struct CkptTensorInfo wanted = {.group = group, .name = name};
     if (contents->n_tensors == 0) return -1;
-    const struct CkptTensorInfo *found = bsearch(&wanted, contents->tensors, (size_t)contents->n_tensors,
-                                                 sizeof wanted, compare_tensors);
+    const struct CkptTensorInfo *found = bsearch(
+        &wanted, contents->tensors, (size_t)contents->n_tensors, sizeof wanted, compare_tensors);
     return found ? found - contents->tensors : -1;
 }
 
@@ -105,8 +109,12 @@ static void describe_value(char *out, size_t n_out, const struct CkptValue *valu
     uint64_t bits;
     memcpy(&bits, &value->real, sizeof bits);
     switch (value->kind) {
-    case CKPT_INT: snprintf(out, n_out, "int %lld", (long long)value->integer); break;
-    case CKPT_REAL: snprintf(out, n_out, "real %016llx", (unsigned long long)bits); break;
+    case CKPT_INT:
+        snprintf(out, n_out, "int %lld", (long long)value->integer);
+        break;
+    case CKPT_REAL:
+        snprintf(out, n_out, "real %016llx", (unsigned long long)bits);
+        break;
     case CKPT_TEXT:
         snprintf(out, n_out, "text %08x", ckpt_crc32(0, value->text, (int64_t)strlen(value->text)));
         break;

@@ -1,5 +1,5 @@
-/* The table of contents of a checkpoint: what the writer collects, the reader finds, and both sum up
- * in the manifest.
+/* The table of contents of a checkpoint: what the writer collects, the reader finds, and both sum
+ * up in the manifest.
  *
  * The manifest is the CRC-32 of these lines, values by key, then tensors by group and name:
  *   KEY int 42            KEY real 3ff0000000000000 (the bits)      KEY text CRC32-OF-THE-TEXT
@@ -34,12 +34,14 @@ struct CkptTensorInfo *ckpt_contents_add_tensor(struct CkptContents *contents, c
 void ckpt_contents_sort(struct CkptContents *contents);
 void ckpt_contents_free(struct CkptContents *contents);
 
-const struct CkptValue *ckpt_contents_find_value(const struct CkptContents *contents, const char *key);
+const struct CkptValue *ckpt_contents_find_value(const struct CkptContents *contents,
+                                                 const char *key);
 int64_t ckpt_contents_find_tensor(const struct CkptContents *contents, const char *group,
                                   const char *name);
 uint32_t ckpt_contents_manifest(const struct CkptContents *contents);
 
-/* Whether a key or a name of a tensor is printable, without a slash, and of 1 to CKPT_MAX_NAME bytes. */
+/* Whether a key or a name of a tensor is printable, without a slash, and of 1 to CKPT_MAX_NAME
+ * bytes. */
 bool ckpt_name_is_sane(const char *name);
 
 /* Continues a CRC-32 (starting value 0) over n_bytes. */

@@ -87,18 +87,20 @@ bool ckpt_newest_valid(const char *folder, char **path,
     }
     free(steps.iterations);
     if (steps.n > 0 && !*path)
-        return error_set(err, "%s: none of the %lld checkpoints is intact", folder, (long long)steps.n);
+        return error_set(err, "%s: none of the %lld checkpoints is intact", folder,
+                         (long long)steps.n);
     return true;
 }
 
 /* Two names of one file?  Compared by inode, since paths can be spelt in many ways. */
 static bool same_file(const char *left, const char *right) {
     struct stat a, b;
-    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
-bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every, const char *protected_path,
-                 struct Error *err) {
+bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every,
+                 const char *protected_path, struct Error *err) {
     TMD_CHECK(keep_last >= 1 && keep_every >= 0, "keep_last %lld, keep_every %lld",
               (long long)keep_last, (long long)keep_every);
     struct Steps steps;

@@ -13,21 +13,33 @@ struct Field {
     size_t offset;
 };
 
-#define MODEL(name, kind) {"model." #name, kind, offsetof(struct ModelConfig, name)}
-#define PATCH(d) {"model.patch_size." #d, CKPT_INT, offsetof(struct ModelConfig, patch_size[d])}
-#define STUDENT(name, kind) {"student." #name, kind, offsetof(struct StudentConfig, name)}
+#define MODEL(name, kind)                                                                          \
+    { "model." #name, kind, offsetof(struct ModelConfig, name) }
+#define PATCH(d)                                                                                   \
+    { "model.patch_size." #d, CKPT_INT, offsetof(struct ModelConfig, patch_size[d]) }
+#define STUDENT(name, kind)                                                                        \
+    { "student." #name, kind, offsetof(struct StudentConfig, name) }
 
 static const struct Field model_fields[] = {
-    MODEL(dim, CKPT_INT),      MODEL(ffn_dim, CKPT_INT),  MODEL(num_heads, CKPT_INT),
-    MODEL(num_layers, CKPT_INT), MODEL(freq_dim, CKPT_INT), MODEL(text_dim, CKPT_INT),
-    MODEL(text_len, CKPT_INT), MODEL(in_dim, CKPT_INT),   MODEL(out_dim, CKPT_INT),
-    PATCH(0),                  PATCH(1),                  PATCH(2),
+    MODEL(dim, CKPT_INT),
+    MODEL(ffn_dim, CKPT_INT),
+    MODEL(num_heads, CKPT_INT),
+    MODEL(num_layers, CKPT_INT),
+    MODEL(freq_dim, CKPT_INT),
+    MODEL(text_dim, CKPT_INT),
+    MODEL(text_len, CKPT_INT),
+    MODEL(in_dim, CKPT_INT),
+    MODEL(out_dim, CKPT_INT),
+    PATCH(0),
+    PATCH(1),
+    PATCH(2),
     MODEL(eps, CKPT_REAL),
 };
 
 static const struct Field student_fields[] = {
-    STUDENT(head_blocks, CKPT_INT),  STUDENT(inner_steps, CKPT_INT),  STUDENT(outer_steps, CKPT_INT),
-    STUDENT(inner_shift, CKPT_REAL), STUDENT(outer_shift, CKPT_REAL), STUDENT(t_max, CKPT_REAL),
+    STUDENT(head_blocks, CKPT_INT),  STUDENT(inner_steps, CKPT_INT),
+    STUDENT(outer_steps, CKPT_INT),  STUDENT(inner_shift, CKPT_REAL),
+    STUDENT(outer_shift, CKPT_REAL), STUDENT(t_max, CKPT_REAL),
 };
 
 enum {
@@ -41,13 +53,14 @@ const char *fusion_text(enum Fusion fusion) {
     return fusion == FUSION_GATED ? "gated" : "concat";
 }
 
-static bool set_fields(struct CkptWriter *w, const struct Field *fields, int n_fields, const void *from,
-                       struct Error *err) {
+static bool set_fields(struct CkptWriter *w, const struct Field *fields, int n_fields,
+                       const void *from, struct Error *err) {
     bool set = true;
     for (int i = 0; set && i < n_fields; i++) {
         const void *place = (const char *)from + fields[i].offset;
-        set = fields[i].kind == CKPT_INT ? ckpt_set_int(w, fields[i].key, *(const int64_t *)place, err)
-                                         : ckpt_set_real(w, fields[i].key, *(const double *)place, err);
+        set = fields[i].kind == CKPT_INT
+                  ? ckpt_set_int(w, fields[i].key, *(const int64_t *)place, err)
+                  : ckpt_set_real(w, fields[i].key, *(const double *)place, err);
     }
     return set;
 }
@@ -67,7 +80,8 @@ bool ckpt_set_model(struct CkptWriter *w, const struct ModelConfig *model, struc
     return set_fields(w, model_fields, N_MODEL_FIELDS, model, err);
 }
 
-bool ckpt_set_student(struct CkptWriter *w, const struct StudentConfig *student, struct Error *err) {
+bool ckpt_set_student(struct CkptWriter *w, const struct StudentConfig *student,
+                      struct Error *err) {
     return set_fields(w, student_fields, N_STUDENT_FIELDS, student, err) &&
            ckpt_set_text(w, FUSION_KEY, fusion_text(student->fusion), err);
 }
@@ -75,7 +89,8 @@ bool ckpt_set_student(struct CkptWriter *w, const struct StudentConfig *student,
 bool ckpt_get_model(const struct Ckpt *ckpt, struct ModelConfig *model, struct Error *err) {
     *model = (struct ModelConfig){0};
     if (!get_fields(ckpt, model_fields, N_MODEL_FIELDS, model, err)) return false;
-    return wan_config_check(model, err) || error_prefix(err, "checkpoint %s: model", ckpt_path(ckpt));
+    return wan_config_check(model, err) ||
+           error_prefix(err, "checkpoint %s: model", ckpt_path(ckpt));
 }
 
 static bool check_student(const struct StudentConfig *student, struct Error *err) {

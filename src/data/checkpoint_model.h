@@ -1,5 +1,5 @@
-/* The model's sizes and the student's recipe as values of a checkpoint, so that whoever samples from or
- * exports it need not read the run's configuration.
+/* The model's sizes and the student's recipe as values of a checkpoint, so that whoever samples
+ * from or exports it need not read the run's configuration.
  *
  * Keys (integers unless noted), named as in the configuration:
  *   model.dim .ffn_dim .num_heads .num_layers .freq_dim .text_dim .text_len .in_dim .out_dim

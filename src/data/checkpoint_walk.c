@@ -1,5 +1,5 @@
-/* /ROLE/KIND/NAME, never deeper, so that no cycle of links can trap the walk; every step goes through
- * h5_open_object, which follows no link out of the file. */
+/* /ROLE/KIND/NAME, never deeper, so that no cycle of links can trap the walk; every step goes
+ * through h5_open_object, which follows no link out of the file. */
 #include "data/checkpoint_walk.h"
 
 #include <stdlib.h>
@@ -40,15 +40,16 @@ static void free_names(struct Names *names) {
     free(names->items);
 }
 
-static bool check_names(const struct Names *names, bool listed, const char *what, struct Error *err) {
+static bool check_names(const struct Names *names, bool listed, const char *what,
+                        struct Error *err) {
     if (!listed) return h5_error(err, "its %s cannot be listed", what);
     return !names->insane || error_set(err, "one of its %s has an impossible name", what);
 }
 
 /* ---- values ---- */
 
-/* What an attribute holds, as far as we write such a thing.  Texts of variable length are none of ours:
- * they lie in a heap that HDF5 1.10 reads without end when it is damaged. */
+/* What an attribute holds, as far as we write such a thing.  Texts of variable length are none of
+ * ours: they lie in a heap that HDF5 1.10 reads without end when it is damaged. */
 static bool find_kind(hid_t file, const char *key, enum CkptKind *kind) {
     hid_t attribute = H5Aopen(file, key, H5P_DEFAULT), type = H5Aget_type(attribute);
     H5T_class_t class = H5Tget_class(type);
@@ -66,18 +67,26 @@ static bool find_kind(hid_t file, const char *key, enum CkptKind *kind) {
     return ours;
 }
 
-static bool load_value(struct CkptContents *contents, hid_t file, const char *key, struct Error *err) {
+static bool load_value(struct CkptContents *contents, hid_t file, const char *key,
+                       struct Error *err) {
     enum CkptKind kind;
     int64_t integer = 0;
     double real = 0;
     char *text = NULL;
     bool loaded = false;
     if (!find_kind(file, key, &kind))
-        return error_set(err, "its attribute '%s' is neither integer, number nor text of fixed length", key);
+        return error_set(
+            err, "its attribute '%s' is neither integer, number nor text of fixed length", key);
     switch (kind) {
-    case CKPT_INT: loaded = h5_attr_read_i64(file, key, &integer, err); break;
-    case CKPT_REAL: loaded = h5_attr_read_double(file, key, &real, err); break;
-    case CKPT_TEXT: loaded = h5_attr_read_text(file, key, CKPT_MAX_TEXT, &text, err); break;
+    case CKPT_INT:
+        loaded = h5_attr_read_i64(file, key, &integer, err);
+        break;
+    case CKPT_REAL:
+        loaded = h5_attr_read_double(file, key, &real, err);
+        break;
+    case CKPT_TEXT:
+        loaded = h5_attr_read_text(file, key, CKPT_MAX_TEXT, &text, err);
+        break;
     }
     if (loaded) {
         struct CkptValue *value = ckpt_contents_add_value(contents, key, kind, text);
@@ -111,8 +120,9 @@ static bool load_tensor(struct CkptContents *contents, hid_t group, const char *
     if (!h5_array_open(group, name, &array, err)) return false;
     bool loaded = (array.element == DTYPE_F32 && array.rank >= 1 && array.rank <= CKPT_MAX_DIMS) ||
                   error_set(err, "'%s/%s' is not a float32 tensor", group_name, name);
-    loaded = loaded && (array.chunk_rows > 0 || array.n_rows * array.row_bytes <= H5_MAX_CHUNK_BYTES ||
-                        error_set(err, "'%s/%s' is too long not to be chunked", group_name, name));
+    loaded =
+        loaded && (array.chunk_rows > 0 || array.n_rows * array.row_bytes <= H5_MAX_CHUNK_BYTES ||
+                   error_set(err, "'%s/%s' is too long not to be chunked", group_name, name));
     loaded = loaded && h5_attr_read_i64(array.dataset, CKPT_ATTR_CRC32, &crc32, err);
     if (loaded)
         ckpt_contents_add_tensor(contents, group_name, name, array.rank, array.dims)->crc32 =
@@ -125,8 +135,8 @@ typedef bool (*Visit)(struct CkptContents *contents, hid_t group, const char *gr
                       const char *name, struct Error *err);
 
 /* Visits everything in the open group. */
-static bool visit_group(struct CkptContents *contents, hid_t group, const char *group_name, Visit visit,
-                        struct Error *err) {
+static bool visit_group(struct CkptContents *contents, hid_t group, const char *group_name,
+                        Visit visit, struct Error *err) {
     struct Names names = {0};
     bool listed = H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, add_link, &names) >= 0;
     bool visited = check_names(&names, listed, "groups or tensors", err);

@@ -13,7 +13,8 @@
 #include "data/h5_attr.h"
 #include "data/h5_file.h"
 
-/* Tensors shorter than SMALL_BYTES gain nothing from chunks; others are cut into about CHUNK_BYTES. */
+/* Tensors shorter than SMALL_BYTES gain nothing from chunks; others are cut into about CHUNK_BYTES.
+ */
 enum { SMALL_BYTES = 1 << 16, CHUNK_BYTES = 4 << 20 };
 
 struct CkptWriter {
@@ -119,8 +120,8 @@ static int64_t choose_chunk_rows(int64_t n_rows, int64_t row_bytes) {
     return rows < 1 ? 1 : rows < n_rows ? rows : n_rows;
 }
 
-static bool write_dataset(struct CkptWriter *w, const struct CkptTensorInfo *tensor, const float *data,
-                          struct Error *err) {
+static bool write_dataset(struct CkptWriter *w, const struct CkptTensorInfo *tensor,
+                          const float *data, struct Error *err) {
     int64_t n_rows = tensor->shape[0], row_bytes = tensor->n_elems / n_rows * (int64_t)sizeof *data;
     struct H5Layout layout = {
         .element = DTYPE_F32,
@@ -144,7 +145,8 @@ bool ckpt_write_f32(struct CkptWriter *w, const char *group, const char *name, i
     for (int d = 0; d < n_dims; d++)
         TMD_CHECK(shape[d] > 0, "tensor '%s': dimension %d is %lld", name, d, (long long)shape[d]);
     if (!select_group(w, group, err)) return false;
-    struct CkptTensorInfo *tensor = ckpt_contents_add_tensor(&w->contents, group, name, n_dims, shape);
+    struct CkptTensorInfo *tensor =
+        ckpt_contents_add_tensor(&w->contents, group, name, n_dims, shape);
     tensor->crc32 = ckpt_crc32(0, data, tensor->n_elems * (int64_t)sizeof *data);
     return write_dataset(w, tensor, data, err);
 }

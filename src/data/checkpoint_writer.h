@@ -1,8 +1,8 @@
 /* Writing a checkpoint (checkpoint.h), tensor by tensor.
  *
- * The file grows under the name `<path>.partial` and takes its own name once it is complete and on the
- * disk.  A crash at any moment leaves earlier checkpoints as they were, and at worst a partial file,
- * which the next writer to the same folder removes.  One writer per folder at a time.
+ * The file grows under the name `<path>.partial` and takes its own name once it is complete and on
+ * the disk.  A crash at any moment leaves earlier checkpoints as they were, and at worst a partial
+ * file, which the next writer to the same folder removes.  One writer per folder at a time.
  *
  * After any error, a full disk for one, call ckpt_writer_abandon. */
 #ifndef TMD_DATA_CHECKPOINT_WRITER_H
@@ -12,7 +12,8 @@
 
 struct CkptWriter;
 
-/* Begins `<folder>/step-<iteration>.h5`; the folder must exist.  zstd_level 1 to 19, or 0: plain. */
+/* Begins `<folder>/step-<iteration>.h5`; the folder must exist.  zstd_level 1 to 19, or 0: plain.
+ */
 bool ckpt_writer_open(const char *folder, int64_t iteration, const char *stage, int zstd_level,
                       struct CkptWriter **out, struct Error *err);
 /* The same under a name of the caller's. */

@@ -33,8 +33,12 @@ static void print_values(const struct Ckpt *ckpt) {
     for (int64_t i = 0; i < ckpt_value_count(ckpt); i++) {
         const struct CkptValue *value = ckpt_value(ckpt, i);
         switch (value->kind) {
-        case CKPT_INT: printf("  %-28s %lld\n", value->key, (long long)value->integer); break;
-        case CKPT_REAL: printf("  %-28s %.15g\n", value->key, value->real); break;
+        case CKPT_INT:
+            printf("  %-28s %lld\n", value->key, (long long)value->integer);
+            break;
+        case CKPT_REAL:
+            printf("  %-28s %.15g\n", value->key, value->real);
+            break;
         case CKPT_TEXT:
             if (strchr(value->text, '\n'))
                 printf("  %-28s (%zu bytes of text)\n", value->key, strlen(value->text));
@@ -59,7 +63,8 @@ static void print_groups(const struct Ckpt *ckpt, bool with_tensors) {
         for (int64_t t = first; t < first + n; t++) n_elems += ckpt_info(ckpt, t)->n_elems;
         printf("  %-28s %6lld tensors %14lld numbers %10.1f MB\n", group, (long long)n,
                (long long)n_elems, (double)n_elems * sizeof(float) / 1e6);
-        for (int64_t t = first; with_tensors && t < first + n; t++) print_tensor(ckpt_info(ckpt, t));
+        for (int64_t t = first; with_tensors && t < first + n; t++)
+            print_tensor(ckpt_info(ckpt, t));
     }
 }
 

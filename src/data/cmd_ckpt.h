@@ -1,5 +1,5 @@
-/* `tmd ckpt info PATH [--tensors]` and `tmd ckpt verify PATH...`: what checkpoints hold, and whether they
- * are intact. */
+/* `tmd ckpt info PATH [--tensors]` and `tmd ckpt verify PATH...`: what checkpoints hold, and
+ * whether they are intact. */
 #ifndef TMD_DATA_CMD_CKPT_H
 #define TMD_DATA_CMD_CKPT_H
 

@@ -129,8 +129,9 @@ static bool add_video(struct DatasetWriter *writer, const struct Flags *flags,
     int64_t n_clips;
     bool good = video_clips_cut(path, &plan, take_clip, &sink, &n_clips, err);
     free(rows);
-    if (good) printf("%s: %lld clips%s\n", path, (long long)n_clips,
-                     n_clips ? "" : " (shorter than one clip)");
+    if (good)
+        printf("%s: %lld clip%s\n", path, (long long)n_clips,
+               n_clips == 0 ? "s, it is too short" : n_clips == 1 ? "" : "s");
     *n_total += n_clips;
     return good;
 }

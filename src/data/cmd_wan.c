@@ -30,8 +30,10 @@ static const struct Arg import_args[] = {
 
 static const struct ArgTable import_table = {
     .usage = "tmd import WAN_FOLDER --out CKPT.h5 [flags]",
-    .help = "Reads a Wan2.1 text-to-video model (a folder, an index or a single file of safetensors, in the\n"
-            "original or the diffusers layout) and writes a checkpoint with the group teacher/param.",
+    .help =
+        "Reads a Wan2.1 text-to-video model (a folder, an index or a single file of safetensors, "
+        "in the\n"
+        "original or the diffusers layout) and writes a checkpoint with the group teacher/param.",
     .args = import_args,
     .n_args = sizeof import_args / sizeof *import_args,
     .min_operands = 1,
@@ -45,11 +47,12 @@ static void print_import(const char *out, const struct WanImportReport *report) 
            (long long)model->num_layers, (long long)model->num_heads);
     printf("read from the %s layout", wan_layout_name(report->naming.layout));
     if (report->naming.prefix[0])
-        printf(", behind the prefix '%s' (%lld tensors without it were left out)", report->naming.prefix,
-               (long long)report->naming.n_outside);
+        printf(", behind the prefix '%s' (%lld tensors without it were left out)",
+               report->naming.prefix, (long long)report->naming.n_outside);
     printf("\n");
     if (report->sizes_inferred)
-        printf("there was no config.json: sizes were read off the shapes; heads of width 128, %lld text "
+        printf("there was no config.json: sizes were read off the shapes; heads of width 128, %lld "
+               "text "
                "tokens and eps %g were assumed\n",
                (long long)model->text_len, model->eps);
 }
@@ -112,7 +115,8 @@ static const struct Arg export_args[] = {
 
 static const struct ArgTable export_table = {
     .usage = "tmd export CKPT.h5 --role student|teacher --out FOLDER [flags]",
-    .help = "Writes a model of a checkpoint as a Wan folder of safetensors with its config.json; a student's\n"
+    .help = "Writes a model of a checkpoint as a Wan folder of safetensors with its config.json; a "
+            "student's\n"
             "own tensors and its sampling recipe go into " WAN_FLOW_HEAD_FILE " beside it.",
     .args = export_args,
     .n_args = sizeof export_args / sizeof *export_args,
@@ -134,9 +138,10 @@ int cmd_export(int argc, char **argv) {
         .max_shard_bytes = flags.max_shard_bytes,
     };
     TMD_CHECK(dtype_parse(flags.dtype, &options.dtype), "'%s' is no element type", flags.dtype);
-    if (!wan_export(operands.items[0], flags.out, &options, &report, &err)) return error_report(&err);
+    if (!wan_export(operands.items[0], flags.out, &options, &report, &err))
+        return error_report(&err);
     printf("%s: %lld tensors of the Wan model, %lld of the student's own, %lld parameters as %s\n",
-           flags.out, (long long)report.n_shared, (long long)report.n_own, (long long)report.n_params,
-           flags.dtype);
+           flags.out, (long long)report.n_shared, (long long)report.n_own,
+           (long long)report.n_params, flags.dtype);
     return EXIT_OK;
 }

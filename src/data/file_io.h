@@ -1,4 +1,5 @@
-/* Regular files by descriptor: whole transfers at given offsets, or an error that names the file. */
+/* Regular files by descriptor: whole transfers at given offsets, or an error that names the file.
+ */
 #ifndef TMD_DATA_FILE_IO_H
 #define TMD_DATA_FILE_IO_H
 
@@ -7,8 +8,8 @@
 
 #include "error.h"
 
-/* Opens a file for reading and tells its length.  Anything but a regular file is refused (a pipe would
- * block).  The caller closes *fd. */
+/* Opens a file for reading and tells its length.  Anything but a regular file is refused (a pipe
+ * would block).  The caller closes *fd. */
 bool file_open_read(const char *path, int *fd, int64_t *n_bytes, struct Error *err);
 
 /* Transfer all n_bytes at `offset`; `path` is for the message. */

@@ -11,7 +11,8 @@ json_t *json_parse(const char *text, size_t n_bytes, struct Error *err) {
     json_error_t where;
     json_t *root = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where);
     if (root) return root;
-    char *quote = strstr(where.text, " near '"); /* what follows is jansson's quotation of the text */
+    char *quote =
+        strstr(where.text, " near '"); /* what follows is jansson's quotation of the text */
     if (quote) *quote = '\0';
     error_set(err, "not valid JSON at byte %d: %s", where.position, where.text);
     return NULL;

@@ -9,8 +9,8 @@
 /* Longest text that is read. */
 enum { JSON_MAX_BYTES = 100000000 };
 
-/* Parses a text.  A key that occurs twice is an error.  The message says what is wrong at which byte, but
- * quotes nothing of the text, which may hold anything.  NULL on failure. */
+/* Parses a text.  A key that occurs twice is an error.  The message says what is wrong at which
+ * byte, but quotes nothing of the text, which may hold anything.  NULL on failure. */
 json_t *json_parse(const char *text, size_t n_bytes, struct Error *err);
 
 /* The same for a file; messages name it. */

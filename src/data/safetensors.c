@@ -1,4 +1,5 @@
-/* Opens one or several safetensors files as a single sorted list of tensors, and copies them out. */
+/* Opens one or several safetensors files as a single sorted list of tensors, and copies them out.
+ */
 #include "data/safetensors.h"
 
 #include <errno.h>
@@ -41,11 +42,12 @@ static bool append_tensors(struct Safetensors *st, int f, struct Error *err) {
     if (!file_read_at(file->fd, file->path, raw, 8, 0, err)) return false;
     for (int i = 7; i >= 0; i--) header_bytes = header_bytes << 8 | raw[i];
     if (header_bytes > SAFETENSORS_MAX_HEADER || (int64_t)header_bytes > file->n_bytes - 8)
-        return error_set(err,
-                         "%s: not a safetensors file, or truncated: a header of %llu bytes (at most %d) "
-                         "in a file of %lld",
-                         file->path, (unsigned long long)header_bytes, SAFETENSORS_MAX_HEADER,
-                         (long long)file->n_bytes);
+        return error_set(
+            err,
+            "%s: not a safetensors file, or truncated: a header of %llu bytes (at most %d) "
+            "in a file of %lld",
+            file->path, (unsigned long long)header_bytes, SAFETENSORS_MAX_HEADER,
+            (long long)file->n_bytes);
     file->data_start = 8 + (int64_t)header_bytes;
 
     struct SafetensorsHeader header;
@@ -100,7 +102,8 @@ static bool open_files(struct Safetensors *st, const char *index_path, json_t *w
         const char *file = json_string_value(value);
         if (!safetensors_name_is_sane(name) || !file || !safetensors_name_is_sane(file) ||
             strchr(file, '/')) {
-            opened = error_set(err, "%s: weight_map must give plain names of files beside it", index_path);
+            opened = error_set(err, "%s: weight_map must give plain names of files beside it",
+                               index_path);
             break;
         }
         char *path = xprintf("%s/%s", folder, file);
@@ -202,11 +205,12 @@ static bool open_path(struct Safetensors *st, const char *path, struct Error *er
         return error_set(err, "%s: cannot be opened: %s", path, strerror(errno));
     if (!S_ISDIR(status.st_mode)) return open_file(st, path, err);
     char *inside = find_in_folder(path);
-    bool opened = inside ? open_file(st, inside, err)
-                         : error_set(err,
-                                     "%s: holds neither " SAFETENSORS_WAN_STEM
-                                     ".safetensors nor model.safetensors, nor an index of that name",
-                                     path);
+    bool opened = inside
+                      ? open_file(st, inside, err)
+                      : error_set(err,
+                                  "%s: holds neither " SAFETENSORS_WAN_STEM
+                                  ".safetensors nor model.safetensors, nor an index of that name",
+                                  path);
     free(inside);
     return opened;
 }
@@ -266,9 +270,14 @@ static int64_t load_integer(const char *in, const struct SafetensorsType *type, 
     int64_t wide;
     int32_t narrow;
     switch (type->n_bytes) {
-    case 8: memcpy(&wide, in + i * 8, 8); return wide;
-    case 4: memcpy(&narrow, in + i * 4, 4); return narrow;
-    default: return (unsigned char)in[i];
+    case 8:
+        memcpy(&wide, in + i * 8, 8);
+        return wide;
+    case 4:
+        memcpy(&narrow, in + i * 4, 4);
+        return narrow;
+    default:
+        return (unsigned char)in[i];
     }
 }
 
@@ -276,8 +285,8 @@ static bool is_floating(const struct SafetensorsEntry *entry) {
     return entry->info.has_dtype && entry->info.dtype != DTYPE_I64;
 }
 
-static void convert_f32(void *out, int64_t done, const char *in, const struct SafetensorsEntry *entry,
-                        int64_t n) {
+static void convert_f32(void *out, int64_t done, const char *in,
+                        const struct SafetensorsEntry *entry, int64_t n) {
     float *to = (float *)out + done;
     if (entry->info.has_dtype) {
         dtype_to_f32(to, in, entry->info.dtype, n);
@@ -286,8 +295,8 @@ static void convert_f32(void *out, int64_t done, const char *in, const struct Sa
     }
 }
 
-static void convert_f64(void *out, int64_t done, const char *in, const struct SafetensorsEntry *entry,
-                        int64_t n) {
+static void convert_f64(void *out, int64_t done, const char *in,
+                        const struct SafetensorsEntry *entry, int64_t n) {
     double *to = (double *)out + done;
     if (entry->info.has_dtype && entry->info.dtype == DTYPE_F64) {
         memcpy(to, in, (size_t)n * sizeof *to);
@@ -302,22 +311,22 @@ static void convert_f64(void *out, int64_t done, const char *in, const struct Sa
     }
 }
 
-static void convert_i64(void *out, int64_t done, const char *in, const struct SafetensorsEntry *entry,
-                        int64_t n) {
+static void convert_i64(void *out, int64_t done, const char *in,
+                        const struct SafetensorsEntry *entry, int64_t n) {
     int64_t *to = (int64_t *)out + done;
     for (int64_t i = 0; i < n; i++) to[i] = load_integer(in, entry->type, i);
 }
 
-typedef void (*Convert)(void *out, int64_t done, const char *in, const struct SafetensorsEntry *entry,
-                        int64_t n);
+typedef void (*Convert)(void *out, int64_t done, const char *in,
+                        const struct SafetensorsEntry *entry, int64_t n);
 
 static bool read_converted(const struct Safetensors *st, int64_t t, void *out, Convert convert,
                            struct Error *err) {
     const struct SafetensorsEntry *entry = &st->entries[t];
     const struct DataFile *file = &st->files[entry->file];
     if (!entry->info.readable)
-        return error_set(err, "%s: tensor '%s' has element type %s, which cannot be read", file->path,
-                         entry->info.name, entry->info.dtype_text);
+        return error_set(err, "%s: tensor '%s' has element type %s, which cannot be read",
+                         file->path, entry->info.name, entry->info.dtype_text);
     int64_t width = entry->type->n_bytes, per_chunk = CHUNK_BYTES / width;
     int64_t offset = file->data_start + entry->begin;
     char *chunk = xmalloc(CHUNK_BYTES);
@@ -339,9 +348,11 @@ bool safetensors_read_f64(const struct Safetensors *st, int64_t i, double *out, 
     return read_converted(st, i, out, convert_f64, err);
 }
 
-bool safetensors_read_i64(const struct Safetensors *st, int64_t i, int64_t *out, struct Error *err) {
+bool safetensors_read_i64(const struct Safetensors *st, int64_t i, int64_t *out,
+                          struct Error *err) {
     if (is_floating(&st->entries[i]))
-        return error_set(err, "%s: tensor '%s' holds %s, integers are needed", safetensors_file(st, i),
-                         st->entries[i].info.name, st->entries[i].info.dtype_text);
+        return error_set(err, "%s: tensor '%s' holds %s, integers are needed",
+                         safetensors_file(st, i), st->entries[i].info.name,
+                         st->entries[i].info.dtype_text);
     return read_converted(st, i, out, convert_i64, err);
 }

@@ -1,8 +1,9 @@
 /* Reading safetensors: named tensors in one file, or spread over the files that an index lists.
  *
  * A file is: 8 bytes little-endian header length, a JSON object {name: {"dtype", "shape",
- * "data_offsets": [begin, end]}, "__metadata__": {string: string}}, then the data, little-endian and
- * row-major; offsets count from the start of the data.  (Format: github.com/huggingface/safetensors.)
+ * "data_offsets": [begin, end]}, "__metadata__": {string: string}}, then the data, little-endian
+ * and row-major; offsets count from the start of the data.  (Format:
+ * github.com/huggingface/safetensors.)
  *
  * Files are not trusted.  Opening checks the whole header: its length (at most 100 MB, within the
  * file), JSON, every name once and printable, rank at most 8, no overflow, offsets that cover the
@@ -36,8 +37,8 @@ struct SafetensorsInfo {
 struct Safetensors;
 
 /* `path`: a .safetensors file; an index (.json) whose "weight_map" says which file beside it holds
- * which tensor; or a folder that holds diffusion_pytorch_model or model as either of these.  An index
- * must list exactly the tensors of its files. */
+ * which tensor; or a folder that holds diffusion_pytorch_model or model as either of these.  An
+ * index must list exactly the tensors of its files. */
 bool safetensors_open(const char *path, struct Safetensors **out, struct Error *err);
 void safetensors_close(struct Safetensors *st);
 
@@ -50,8 +51,8 @@ int64_t safetensors_find(const struct Safetensors *st, const char *name);
 const char *safetensors_file(const struct Safetensors *st, int64_t i);
 
 /* Copy tensor i (info->n_elems elements, row-major) into `out`, converting from the stored type; to
- * a narrower type values are rounded.  read_i64 refuses floating-point tensors.  Values may be NaN or
- * infinite.  Threads may read from the same handle. */
+ * a narrower type values are rounded.  read_i64 refuses floating-point tensors.  Values may be NaN
+ * or infinite.  Threads may read from the same handle. */
 bool safetensors_read_f32(const struct Safetensors *st, int64_t i, float *out, struct Error *err);
 bool safetensors_read_f64(const struct Safetensors *st, int64_t i, double *out, struct Error *err);
 bool safetensors_read_i64(const struct Safetensors *st, int64_t i, int64_t *out, struct Error *err);

@@ -8,9 +8,9 @@
 
 /* https://docs.rs/safetensors, enum Dtype; the types narrower than a byte are left out. */
 static const struct SafetensorsType types[] = {
-    {"F32", 4, true},  {"F64", 8, true},      {"BF16", 2, true},    {"F16", 2, true},
-    {"I64", 8, true},  {"I32", 4, true},      {"U8", 1, true},      {"BOOL", 1, true},
-    {"I8", 1, false},  {"I16", 2, false},     {"U16", 2, false},    {"U32", 4, false},
+    {"F32", 4, true},  {"F64", 8, true},      {"BF16", 2, true},     {"F16", 2, true},
+    {"I64", 8, true},  {"I32", 4, true},      {"U8", 1, true},       {"BOOL", 1, true},
+    {"I8", 1, false},  {"I16", 2, false},     {"U16", 2, false},     {"U32", 4, false},
     {"U64", 8, false}, {"F8_E4M3", 1, false}, {"F8_E5M2", 1, false}, {"F8_E8M0", 1, false},
     {"C64", 8, false},
 };
@@ -44,7 +44,8 @@ static bool parse_shape(struct SafetensorsInfo *info, const json_t *shape, struc
     for (int d = 0; d < info->n_dims; d++) {
         const json_t *extent = json_array_get(shape, (size_t)d);
         if (!json_is_integer(extent) || json_integer_value(extent) < 0)
-            return error_set(err, "tensor '%s': dimension %d of the shape is not a whole number >= 0",
+            return error_set(err,
+                             "tensor '%s': dimension %d of the shape is not a whole number >= 0",
                              info->name, d);
         info->shape[d] = json_integer_value(extent);
         if (__builtin_mul_overflow(info->n_elems, info->shape[d], &info->n_elems))
@@ -71,9 +72,9 @@ static bool parse_offsets(struct SafetensorsEntry *entry, const json_t *offsets,
     if (!entry->type) return true;
     if (__builtin_mul_overflow(entry->info.n_elems, entry->type->n_bytes, &needed) ||
         needed != entry->n_bytes)
-        return error_set(err, "tensor '%s': %lld elements of %s do not fit data_offsets of %lld bytes",
-                         name, (long long)entry->info.n_elems, entry->type->text,
-                         (long long)entry->n_bytes);
+        return error_set(
+            err, "tensor '%s': %lld elements of %s do not fit data_offsets of %lld bytes", name,
+            (long long)entry->info.n_elems, entry->type->text, (long long)entry->n_bytes);
     return true;
 }
 
@@ -85,8 +86,7 @@ static bool parse_entry(struct SafetensorsEntry *entry, const char *name, const 
     struct SafetensorsInfo *info = &entry->info;
     info->name = xstrdup(name);
     const char *text = json_string_value(json_object_get(value, "dtype"));
-    if (!text || !is_printable(text, 16))
-        return error_set(err, "tensor '%s': has no dtype", name);
+    if (!text || !is_printable(text, 16)) return error_set(err, "tensor '%s': has no dtype", name);
     info->dtype_text = xstrdup(text);
     info->has_dtype = dtype_parse(text, &info->dtype);
     entry->type = find_type(text);
@@ -108,8 +108,9 @@ static bool check_cover(struct SafetensorsHeader *header, int64_t data_bytes, st
     for (int64_t i = 0; i < header->n_entries; i++) {
         const struct SafetensorsEntry *entry = &header->entries[i];
         if (entry->begin != end)
-            return error_set(err, "tensor '%s': its data begins at byte %lld, the one before ends at %lld",
-                             entry->info.name, (long long)entry->begin, (long long)end);
+            return error_set(
+                err, "tensor '%s': its data begins at byte %lld, the one before ends at %lld",
+                entry->info.name, (long long)entry->begin, (long long)end);
         end += entry->n_bytes;
     }
     if (end != data_bytes)

@@ -29,8 +29,8 @@ struct SafetensorsHeader {
     json_t *metadata; /* object of strings, or NULL */
 };
 
-/* `data_bytes`: length of the data section, which the tensors must cover exactly.  Messages name the
- * tensor, not the file.  On failure nothing needs freeing. */
+/* `data_bytes`: length of the data section, which the tensors must cover exactly.  Messages name
+ * the tensor, not the file.  On failure nothing needs freeing. */
 bool safetensors_header_parse(struct SafetensorsHeader *header, const char *json, size_t n_bytes,
                               int64_t data_bytes, struct Error *err);
 void safetensors_header_free(struct SafetensorsHeader *header);

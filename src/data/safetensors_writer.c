@@ -71,13 +71,15 @@ void safetensors_writer_metadata(struct SafetensorsWriter *w, const char *key, c
 void safetensors_writer_declare(struct SafetensorsWriter *w, const char *name, enum Dtype dtype,
                                 int n_dims, const int64_t *shape) {
     TMD_CHECK(!w->files, "tensor '%s' declared after the header was written", name);
-    TMD_CHECK(n_dims >= 0 && n_dims <= SAFETENSORS_MAX_DIMS, "tensor '%s' of rank %d", name, n_dims);
+    TMD_CHECK(n_dims >= 0 && n_dims <= SAFETENSORS_MAX_DIMS, "tensor '%s' of rank %d", name,
+              n_dims);
     if (w->n_tensors == w->capacity) {
         w->capacity = w->capacity ? 2 * w->capacity : 64;
         w->tensors = xrealloc(w->tensors, (size_t)w->capacity * sizeof *w->tensors);
     }
     struct Tensor *tensor = &w->tensors[w->n_tensors++];
-    *tensor = (struct Tensor){.name = xstrdup(name), .dtype = dtype, .n_dims = n_dims, .n_elems = 1};
+    *tensor =
+        (struct Tensor){.name = xstrdup(name), .dtype = dtype, .n_dims = n_dims, .n_elems = 1};
     for (int d = 0; d < n_dims; d++) {
         TMD_CHECK(shape[d] >= 0, "tensor '%s': dimension %d is %lld", name, d, (long long)shape[d]);
         tensor->shape[d] = shape[d];
@@ -100,7 +102,8 @@ static int compare_places(const void *left, const void *right) {
     return by_width ? (int)by_width : compare_names(a, b);
 }
 
-/* Fills files with whole tensors, in the order of names, and returns how many it takes (at least 1). */
+/* Fills files with whole tensors, in the order of names, and returns how many it takes (at least
+ * 1). */
 static int assign_files(struct SafetensorsWriter *w) {
     int64_t filled = 0;
     int file = 0;
@@ -122,7 +125,8 @@ static char *file_path(const struct SafetensorsWriter *w, int file) {
     return xprintf("%s/%s-%05d-of-%05d.safetensors", w->folder, w->stem, file + 1, w->n_files);
 }
 
-/* The header of file f, in fresh memory; sets `begin` of its tensors, which must be sorted by place. */
+/* The header of file f, in fresh memory; sets `begin` of its tensors, which must be sorted by
+ * place. */
 static char *make_header(struct SafetensorsWriter *w, int f) {
     json_t *root = json_object();
     int64_t end = 0;
@@ -138,8 +142,8 @@ static char *make_header(struct SafetensorsWriter *w, int f) {
         json_t *shape = json_array();
         for (int d = 0; d < tensor->n_dims; d++)
             json_array_append_new(shape, json_integer(tensor->shape[d]));
-        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
-                                  (json_int_t)tensor->begin, (json_int_t)end);
+        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape,
+                                  "data_offsets", (json_int_t)tensor->begin, (json_int_t)end);
         TMD_CHECK(entry && !json_object_get(root, tensor->name) &&
                       json_object_set_new(root, tensor->name, entry) == 0,
                   "tensor name '%s' is not UTF-8 or used twice", tensor->name);
@@ -152,8 +156,8 @@ static char *make_header(struct SafetensorsWriter *w, int f) {
 
 /* ---- files ---- */
 
-static bool write_bytes(const struct OutputFile *file, const void *bytes, int64_t n_bytes, int64_t offset,
-                        struct Error *err) {
+static bool write_bytes(const struct OutputFile *file, const void *bytes, int64_t n_bytes,
+                        int64_t offset, struct Error *err) {
     return file_write_at(file->fd, file->partial, bytes, n_bytes, offset, err);
 }
 
@@ -177,7 +181,8 @@ static bool write_header(struct SafetensorsWriter *w, int f, struct Error *err) 
 /* Creates all files with their headers: on the first write, or on a commit without any. */
 static bool begin_files(struct SafetensorsWriter *w, struct Error *err) {
     if (w->files) return true;
-    if (w->n_tensors > 0) qsort(w->tensors, (size_t)w->n_tensors, sizeof *w->tensors, compare_names);
+    if (w->n_tensors > 0)
+        qsort(w->tensors, (size_t)w->n_tensors, sizeof *w->tensors, compare_names);
     w->n_files = assign_files(w);
     w->files = xcalloc((size_t)w->n_files * sizeof *w->files);
     for (int f = 0; f < w->n_files; f++) {
@@ -190,23 +195,28 @@ static bool begin_files(struct SafetensorsWriter *w, struct Error *err) {
     for (int f = 0; f < w->n_files; f++) {
         if (!write_header(w, f, err)) return false;
     }
-    if (w->n_tensors > 0) qsort(w->tensors, (size_t)w->n_tensors, sizeof *w->tensors, compare_names);
+    if (w->n_tensors > 0)
+        qsort(w->tensors, (size_t)w->n_tensors, sizeof *w->tensors, compare_names);
     return true;
 }
 
 /* ---- data ---- */
 
-static struct Tensor *begin_tensor(struct SafetensorsWriter *w, const char *name, struct Error *err) {
+static struct Tensor *begin_tensor(struct SafetensorsWriter *w, const char *name,
+                                   struct Error *err) {
     if (!begin_files(w, err)) return NULL;
     struct Tensor key = {.name = (char *)name};
     struct Tensor *tensor =
-        w->n_tensors ? bsearch(&key, w->tensors, (size_t)w->n_tensors, sizeof key, compare_names) : NULL;
-    TMD_CHECK(tensor && !tensor->written, "tensor '%s' was not declared, or is written twice", name);
+        w->n_tensors ? bsearch(&key, w->tensors, (size_t)w->n_tensors, sizeof key, compare_names)
+                     : NULL;
+    TMD_CHECK(tensor && !tensor->written, "tensor '%s' was not declared, or is written twice",
+              name);
     tensor->written = true;
     return tensor;
 }
 
-static int64_t elem_offset(const struct SafetensorsWriter *w, const struct Tensor *tensor, int64_t i) {
+static int64_t elem_offset(const struct SafetensorsWriter *w, const struct Tensor *tensor,
+                           int64_t i) {
     return w->files[tensor->file].data_start + tensor->begin + i * dtype_bytes(tensor->dtype);
 }
 
@@ -220,7 +230,8 @@ bool safetensors_write_f32(struct SafetensorsWriter *w, const char *name, const 
     for (int64_t i = 0; written && i < tensor->n_elems; i += CHUNK_ELEMS) {
         int64_t left = tensor->n_elems - i, n = left < CHUNK_ELEMS ? left : CHUNK_ELEMS;
         dtype_from_f32(chunk, data + i, tensor->dtype, n);
-        written = write_bytes(&w->files[tensor->file], chunk, n * width, elem_offset(w, tensor, i), err);
+        written =
+            write_bytes(&w->files[tensor->file], chunk, n * width, elem_offset(w, tensor, i), err);
     }
     free(chunk);
     return written;
@@ -233,7 +244,8 @@ static bool write_as_is(struct SafetensorsWriter *w, const char *name, enum Dtyp
     if (!tensor) return false;
     TMD_CHECK(tensor->dtype == dtype, "tensor '%s' was declared as %s, not %s", name,
               dtype_name(tensor->dtype), dtype_name(dtype));
-    return write_bytes(&w->files[tensor->file], data, tensor->n_bytes, elem_offset(w, tensor, 0), err);
+    return write_bytes(&w->files[tensor->file], data, tensor->n_bytes, elem_offset(w, tensor, 0),
+                       err);
 }
 
 bool safetensors_write_f64(struct SafetensorsWriter *w, const char *name, const double *data,
@@ -257,8 +269,8 @@ static bool write_index(const struct SafetensorsWriter *w, struct Error *err) {
         json_object_set_new(map, w->tensors[i].name, json_string(file));
         total += w->tensors[i].n_bytes;
     }
-    json_t *root = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map",
-                             map);
+    json_t *root =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     char *path = xprintf("%s/%s.safetensors.index.json", w->folder, w->stem);
     bool written = json_file_save(path, root, err);
     free(path);
@@ -272,7 +284,8 @@ static bool publish_files(struct SafetensorsWriter *w, struct Error *err) {
         struct OutputFile *file = &w->files[f];
         bool closed = close(file->fd) == 0;
         file->fd = -1;
-        if (!closed) return error_set(err, "%s: cannot be written: %s", file->partial, strerror(errno));
+        if (!closed)
+            return error_set(err, "%s: cannot be written: %s", file->partial, strerror(errno));
         if (!atomic_file_publish(file->partial, file->path, err)) return false;
     }
     return w->n_files == 1 || write_index(w, err);

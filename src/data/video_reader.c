@@ -24,7 +24,8 @@ struct VideoReader {
     AVFrame *current, *following; /* decoded; the wanted time is about or between theirs */
     double current_time, following_time; /* seconds */
     bool has_current, has_following, draining;
-    double first_time, fps, source_interval;
+    double first_time, fps;
+    double interval; /* seconds between the last two frames; at first, what the file promises */
     int64_t n_given;
     int stream;
     struct VideoScaler scaler;
@@ -80,7 +81,7 @@ static bool open_decoder(struct VideoReader *reader, struct Error *err) {
     if (code >= 0) code = avcodec_open2(reader->codec, decoder, NULL);
     if (code < 0) return av_error(err, reader->path, "cannot be decoded", code);
     double rate = av_q2d(stream->avg_frame_rate);
-    reader->source_interval = isfinite(rate) && rate > 0.1 ? 1.0 / rate : 1.0 / reader->fps;
+    reader->interval = isfinite(rate) && rate > 0.1 ? 1.0 / rate : 1.0 / reader->fps;
     reader->scaler.quarter_turns = quarter_turns(stream);
     return true;
 }
@@ -112,7 +113,7 @@ static bool decode_following(struct VideoReader *reader, struct Error *err) {
     if (code < 0) return av_error(err, reader->path, "cannot be decoded", code);
     const AVStream *stream = reader->format->streams[reader->stream];
     int64_t stamp = reader->following->best_effort_timestamp;
-    double expected = reader->has_current ? reader->current_time + reader->source_interval : 0.0;
+    double expected = reader->has_current ? reader->current_time + reader->interval : 0.0;
     double time = stamp == AV_NOPTS_VALUE ? expected : (double)stamp * av_q2d(stream->time_base);
     if (reader->has_current && !(fabs(time - reader->current_time) <= max_gap))
         return error_set(err, "'%s': time stamps jump from %g to %g seconds", reader->path,
@@ -125,6 +126,8 @@ static bool decode_following(struct VideoReader *reader, struct Error *err) {
 /* The frame that follows becomes the current one. */
 static bool advance(struct VideoReader *reader, struct Error *err) {
     AVFrame *old = reader->current;
+    if (reader->has_current && reader->following_time > reader->current_time)
+        reader->interval = reader->following_time - reader->current_time;
     reader->current = reader->following;
     reader->current_time = reader->following_time;
     reader->has_current = reader->has_following;
@@ -156,11 +159,13 @@ struct VideoReader *video_reader_open(const char *path, int width, int height, d
 }
 
 bool video_reader_next(struct VideoReader *reader, uint8_t *rgb, bool *end, struct Error *err) {
+    const double tie = 1e-6; /* seconds that rounding may add */
     double wanted = reader->first_time + (double)reader->n_given / reader->fps;
     while (reader->has_following &&
-           fabs(reader->following_time - wanted) < fabs(reader->current_time - wanted))
+           fabs(reader->following_time - wanted) < fabs(reader->current_time - wanted) - tie)
         if (!advance(reader, err)) return false;
-    *end = !reader->has_following && wanted > reader->current_time + 0.5 / reader->fps;
+    *end = !reader->has_following &&
+           wanted > reader->current_time + reader->interval - 0.01 / reader->fps; /* rounding again */
     if (*end) return true;
     AVStream *stream = reader->format->streams[reader->stream];
     double aspect =

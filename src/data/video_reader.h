@@ -1,7 +1,8 @@
 /* Video files as RGB frames at a steady rate, through libavformat, libavcodec and libswscale.
  *
  * Frame k of the output is the stored frame nearest to k / fps seconds after the first one (the earlier
- * of two that are equally near), so that a file read at its own rate gives its own frames.
+ * of two that are equally near), so that a file read at its own rate gives its own frames.  The last
+ * stored frame lasts as long as the one before it.
  *
  * Only local files of common containers are opened; playlists and other formats that name further files
  * or addresses are refused. */

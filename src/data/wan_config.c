@@ -7,8 +7,8 @@
 
 /* ---- the sizes ---- */
 
-/* Every whole number of the model, with its name in both forms.  A default stands for an absent field;
- * 0: the field must be there; NULL: the form has no such field. */
+/* Every whole number of the model, with its name in both forms.  A default stands for an absent
+ * field; 0: the field must be there; NULL: the form has no such field. */
 static const struct Size {
     size_t offset;
     const char *key[WAN_LAYOUT_COUNT];
@@ -19,9 +19,18 @@ static const struct Size {
     {offsetof(struct ModelConfig, ffn_dim), {"ffn_dim", "ffn_dim"}, 0, 1 << 20},
     {offsetof(struct ModelConfig, num_heads), {"num_heads", "num_attention_heads"}, 0, 1 << 16},
     {offsetof(struct ModelConfig, num_layers), {"num_layers", "num_layers"}, 0, 1000},
-    {offsetof(struct ModelConfig, freq_dim), {"freq_dim", "freq_dim"}, WAN_DEFAULT_FREQ_DIM, 1 << 20},
-    {offsetof(struct ModelConfig, text_dim), {"text_dim", "text_dim"}, WAN_DEFAULT_TEXT_DIM, 1 << 20},
-    {offsetof(struct ModelConfig, text_len), {"text_len", "text_len"}, WAN_DEFAULT_TEXT_LEN, 1 << 20},
+    {offsetof(struct ModelConfig, freq_dim),
+     {"freq_dim", "freq_dim"},
+     WAN_DEFAULT_FREQ_DIM,
+     1 << 20},
+    {offsetof(struct ModelConfig, text_dim),
+     {"text_dim", "text_dim"},
+     WAN_DEFAULT_TEXT_DIM,
+     1 << 20},
+    {offsetof(struct ModelConfig, text_len),
+     {"text_len", "text_len"},
+     WAN_DEFAULT_TEXT_LEN,
+     1 << 20},
     {offsetof(struct ModelConfig, in_dim), {"in_dim", "in_channels"}, 16, 1 << 16},
     {offsetof(struct ModelConfig, out_dim), {"out_dim", "out_channels"}, 16, 1 << 16},
 };
@@ -38,8 +47,8 @@ bool wan_config_check(const struct ModelConfig *model, struct Error *err) {
     for (int i = 0; i < N_SIZES; i++) {
         int64_t value = *size_in(&copy, &sizes[i]);
         if (value < 1 || value > sizes[i].max)
-            return error_set(err, "%s must be between 1 and %lld, is %lld", sizes[i].key[WAN_ORIGINAL],
-                             (long long)sizes[i].max, (long long)value);
+            return error_set(err, "%s must be between 1 and %lld, is %lld",
+                             sizes[i].key[WAN_ORIGINAL], (long long)sizes[i].max, (long long)value);
     }
     for (int d = 0; d < 3; d++) {
         if (model->patch_size[d] < 1 || model->patch_size[d] > MAX_PATCH)
@@ -81,7 +90,8 @@ static bool read_patch_size(const json_t *root, int64_t patch_size[3], struct Er
     return true;
 }
 
-/* Options of other members of the family change the architecture: refuse them rather than misread. */
+/* Options of other members of the family change the architecture: refuse them rather than misread.
+ */
 static bool check_family(const json_t *root, struct Error *err) {
     const char *type = json_string_value(json_object_get(root, "model_type"));
     const char *norm = json_string_value(json_object_get(root, "qk_norm"));
@@ -96,7 +106,8 @@ static bool check_family(const json_t *root, struct Error *err) {
     for (int i = 0; i < 2; i++) {
         const json_t *value = json_object_get(root, image_keys[i]);
         if (value && !json_is_null(value))
-            return error_set(err, "'%s' is set: only text-to-video models can be read", image_keys[i]);
+            return error_set(err, "'%s' is set: only text-to-video models can be read",
+                             image_keys[i]);
     }
     return true;
 }
@@ -113,7 +124,8 @@ static bool read_model(const json_t *root, struct ModelConfig *model, struct Err
     }
     if (form == WAN_DIFFUSERS) {
         int64_t head_dim;
-        if (!read_size(root, "attention_head_dim", WAN_DEFAULT_HEAD_DIM, &head_dim, err)) return false;
+        if (!read_size(root, "attention_head_dim", WAN_DEFAULT_HEAD_DIM, &head_dim, err))
+            return false;
         if (__builtin_mul_overflow(head_dim, model->num_heads, &model->dim))
             return error_set(err, "'attention_head_dim' is too large");
     }
@@ -143,11 +155,12 @@ static void put_common(json_t *root, const struct ModelConfig *model, enum WanLa
     json_object_set_new(root, "eps", json_real(model->eps));
     json_object_set_new(root, "patch_size",
                         json_pack("[I, I, I]", (json_int_t)model->patch_size[0],
-                                  (json_int_t)model->patch_size[1], (json_int_t)model->patch_size[2]));
+                                  (json_int_t)model->patch_size[1],
+                                  (json_int_t)model->patch_size[2]));
 }
 
-/* The Wan repository's loader takes patch_size and text_dim from its defaults and warns about them in a
- * file; diffusers has no text_len.  So each is written only where it says something. */
+/* The Wan repository's loader takes patch_size and text_dim from its defaults and warns about them
+ * in a file; diffusers has no text_len.  So each is written only where it says something. */
 static void drop_defaults(json_t *root, const struct ModelConfig *model, enum WanLayout form) {
     if (form == WAN_ORIGINAL) {
         if (memcmp(model->patch_size, default_patch, sizeof default_patch) == 0)
@@ -164,8 +177,8 @@ bool wan_config_write(const char *path, const struct ModelConfig *model, enum Wa
                        ? json_pack("{s:s, s:s}", "_class_name", "WanModel", "model_type", "t2v")
                        : json_pack("{s:s, s:I, s:b, s:s, s:i, s:n, s:n}", "_class_name",
                                    "WanTransformer3DModel", "attention_head_dim",
-                                   (json_int_t)(model->dim / model->num_heads), "cross_attn_norm", 1,
-                                   "qk_norm", "rms_norm_across_heads", "rope_max_seq_len", 1024,
+                                   (json_int_t)(model->dim / model->num_heads), "cross_attn_norm",
+                                   1, "qk_norm", "rms_norm_across_heads", "rope_max_seq_len", 1024,
                                    "added_kv_proj_dim", "image_dim");
     TMD_CHECK(root, "%s cannot be formed", path);
     put_common(root, model, layout);
@@ -182,8 +195,8 @@ char *wan_config_to_yaml(const struct ModelConfig *model) {
                    "  in_dim: %lld\n  out_dim: %lld\n"
                    "  patch_size: [%lld, %lld, %lld]\n  eps: %.15g\n",
                    (long long)model->dim, (long long)model->ffn_dim, (long long)model->num_heads,
-                   (long long)model->num_layers, (long long)model->freq_dim, (long long)model->text_dim,
-                   (long long)model->text_len, (long long)model->in_dim, (long long)model->out_dim,
-                   (long long)model->patch_size[0], (long long)model->patch_size[1],
-                   (long long)model->patch_size[2], model->eps);
+                   (long long)model->num_layers, (long long)model->freq_dim,
+                   (long long)model->text_dim, (long long)model->text_len, (long long)model->in_dim,
+                   (long long)model->out_dim, (long long)model->patch_size[0],
+                   (long long)model->patch_size[1], (long long)model->patch_size[2], model->eps);
 }

@@ -14,8 +14,8 @@ enum {
     WAN_DEFAULT_HEAD_DIM = 128,
 };
 
-/* Reads either form.  Fields that are not ours are passed over; a missing or impossible one, and one that
- * says the model is not text-to-video, is an error that names it. */
+/* Reads either form.  Fields that are not ours are passed over; a missing or impossible one, and
+ * one that says the model is not text-to-video, is an error that names it. */
 bool wan_config_read(const char *path, struct ModelConfig *model, struct Error *err);
 
 /* Writes the form of `layout`; read back, it gives the same sizes. */
@@ -25,7 +25,8 @@ bool wan_config_write(const char *path, const struct ModelConfig *model, enum Wa
 /* The same as the `model:` section of one of this program's configurations; the caller frees it. */
 char *wan_config_to_yaml(const struct ModelConfig *model);
 
-/* Sizes that no model can have: not positive, absurdly large, heads that do not divide the width. */
+/* Sizes that no model can have: not positive, absurdly large, heads that do not divide the width.
+ */
 bool wan_config_check(const struct ModelConfig *model, struct Error *err);
 
 #endif

@@ -29,12 +29,13 @@ static bool is_own(const char *name) {
     return strncmp(name, "delta_embedding.", 16) == 0 || strncmp(name, "fusion.", 7) == 0;
 }
 
-static bool check_range(const struct Export *job, const char *name, const float *values, int64_t n_elems,
-                        struct Error *err) {
+static bool check_range(const struct Export *job, const char *name, const float *values,
+                        int64_t n_elems, struct Error *err) {
     const float f16_max = 65504.0f;
     for (int64_t i = 0; job->options->dtype == DTYPE_F16 && i < n_elems; i++) {
         if (fabsf(values[i]) > f16_max)
-            return error_set(err, "checkpoint %s: tensor %s/%s has the value %g, which f16 cannot hold",
+            return error_set(err,
+                             "checkpoint %s: tensor %s/%s has the value %g, which f16 cannot hold",
                              ckpt_path(job->ckpt), job->group, name, (double)values[i]);
     }
     return true;
@@ -131,7 +132,8 @@ static bool write_own(struct Export *job, const char *folder, struct Error *err)
     for (int64_t i = first; i < first + n; i++) {
         const struct CkptTensorInfo *info = ckpt_info(job->ckpt, i);
         if (is_own(info->name))
-            safetensors_writer_declare(w, info->name, job->options->dtype, info->n_dims, info->shape);
+            safetensors_writer_declare(w, info->name, job->options->dtype, info->n_dims,
+                                       info->shape);
     }
     bool written = true;
     for (int64_t i = first; written && i < first + n; i++) {
@@ -145,18 +147,21 @@ static bool write_own(struct Export *job, const char *folder, struct Error *err)
 
 /* ---- checking ---- */
 
-/* The group must hold the Wan model, a student's own tensors if it is one, and nothing that would be lost. */
+/* The group must hold the Wan model, a student's own tensors if it is one, and nothing that would
+ * be lost. */
 static bool check_group(const struct Export *job, bool is_student, struct Error *err) {
     int64_t first = 0, n = ckpt_group(job->ckpt, job->group, &first), n_own = 0;
     if (n == 0)
         return error_set(err, "checkpoint %s: has no group %s", ckpt_path(job->ckpt), job->group);
     for (int64_t i = first; i < first + n; i++) n_own += is_own(ckpt_info(job->ckpt, i)->name);
     if (n_own > 0 && !is_student)
-        return error_set(err, "checkpoint %s: group %s is a student's", ckpt_path(job->ckpt), job->group);
+        return error_set(err, "checkpoint %s: group %s is a student's", ckpt_path(job->ckpt),
+                         job->group);
     if (n - n_own != wan_layout_count(&job->model))
-        return error_set(err, "checkpoint %s: group %s has %lld tensors of the Wan model, which has %lld",
-                         ckpt_path(job->ckpt), job->group, (long long)(n - n_own),
-                         (long long)wan_layout_count(&job->model));
+        return error_set(
+            err, "checkpoint %s: group %s has %lld tensors of the Wan model, which has %lld",
+            ckpt_path(job->ckpt), job->group, (long long)(n - n_own),
+            (long long)wan_layout_count(&job->model));
     return true;
 }
 
@@ -188,8 +193,8 @@ static bool write_folder(struct Export *job, const char *folder, struct Error *e
 /* rmdir refuses a folder that holds anything: the check and the clearing of the way in one. */
 static bool clear_target(const char *folder, struct Error *err) {
     return rmdir(folder) == 0 || errno == ENOENT ||
-           error_set(err, "%s: cannot be written: it must not exist, or be an empty folder (%s)", folder,
-                     strerror(errno));
+           error_set(err, "%s: cannot be written: it must not exist, or be an empty folder (%s)",
+                     folder, strerror(errno));
 }
 
 static bool export_to(struct Export *job, const char *folder, struct Error *err) {

@@ -80,7 +80,8 @@ static void check_unexpected(const struct Safetensors *st, const struct WanImpor
         char renamed[WAN_MAX_NAME];
         if (strncmp(name, report->naming.prefix, n_prefix) != 0) continue;
         long long block = -1;
-        bool known = wan_layout_rename(name + n_prefix, report->naming.layout, WAN_ORIGINAL, renamed);
+        bool known =
+            wan_layout_rename(name + n_prefix, report->naming.layout, WAN_ORIGINAL, renamed);
         if (known) sscanf(renamed, "blocks.%lld.", &block);
         if (!known || block >= report->model.num_layers) complain(unexpected, name, "");
     }
@@ -88,7 +89,8 @@ static void check_unexpected(const struct Safetensors *st, const struct WanImpor
 
 static bool check_tensors(const struct Safetensors *st, const struct WanImportReport *report,
                           struct Error *err) {
-    struct Complaints complaints[] = {{.what = "missing"}, {.what = "misshapen"}, {.what = "unexpected"}};
+    struct Complaints complaints[] = {
+        {.what = "missing"}, {.what = "misshapen"}, {.what = "unexpected"}};
     char text[sizeof complaints] = "";
     check_expected(st, report, &complaints[0], &complaints[1]);
     check_unexpected(st, report, &complaints[2]);
@@ -99,8 +101,10 @@ static bool check_tensors(const struct Safetensors *st, const struct WanImportRe
                      (long long)complaints[i].n, complaints[i].what, complaints[i].names);
     }
     return !text[0] ||
-           error_set(err, "not the tensors of a Wan text-to-video model with %lld blocks of width %lld: %s",
-                     (long long)report->model.num_layers, (long long)report->model.dim, text);
+           error_set(
+               err,
+               "not the tensors of a Wan text-to-video model with %lld blocks of width %lld: %s",
+               (long long)report->model.num_layers, (long long)report->model.dim, text);
 }
 
 /* ---- copying ---- */
@@ -121,8 +125,8 @@ static bool copy_tensor(const struct Safetensors *st, const struct WanNaming *na
     float *values = xmalloc((size_t)info->n_elems * sizeof *values);
     bool copied = safetensors_read_f32(st, i, values, err) &&
                   check_finite(safetensors_file(st, i), info->name, values, info->n_elems, err) &&
-                  ckpt_write_f32(w, "teacher/param", tensor->name, tensor->n_dims, tensor->shape, values,
-                                 err);
+                  ckpt_write_f32(w, "teacher/param", tensor->name, tensor->n_dims, tensor->shape,
+                                 values, err);
     free(values);
     return copied;
 }
@@ -132,7 +136,8 @@ static bool write_checkpoint(const struct Safetensors *st, struct WanImportRepor
     struct CkptWriter *w;
     if (!ckpt_writer_open_path(out_path, 0, "import", zstd_level, &w, err)) return false;
     char *yaml = wan_config_to_yaml(&report->model);
-    bool written = ckpt_set_text(w, CKPT_KEY_CONFIG, yaml, err) && ckpt_set_model(w, &report->model, err);
+    bool written =
+        ckpt_set_text(w, CKPT_KEY_CONFIG, yaml, err) && ckpt_set_model(w, &report->model, err);
     free(yaml);
     report->n_tensors = wan_layout_count(&report->model);
     for (int64_t t = 0; written && t < report->n_tensors; t++) {
@@ -161,14 +166,15 @@ static char *find_weights(const char *source) {
     return xstrdup(source);
 }
 
-static bool read_sizes(const struct Safetensors *st, const char *weights, struct WanImportReport *report,
-                       struct Error *err) {
+static bool read_sizes(const struct Safetensors *st, const char *weights,
+                       struct WanImportReport *report, struct Error *err) {
     char *folder = is_folder(weights) ? xstrdup(weights) : path_folder(weights);
     char *path = xprintf("%s/config.json", folder);
     report->sizes_inferred = access(path, F_OK) != 0;
     bool read;
     if (report->sizes_inferred)
-        read = wan_infer_model(st, &report->naming, &report->model, err) || error_prefix(err, "%s", weights);
+        read = wan_infer_model(st, &report->naming, &report->model, err) ||
+               error_prefix(err, "%s", weights);
     else
         read = wan_config_read(path, &report->model, err);
     free(path);

@@ -56,11 +56,18 @@ enum {
     N_BLOCK_ROWS = sizeof block_rows / sizeof *block_rows,
 };
 
-/* Seen in single-file checkpoints (model.diffusion_model., diffusion_model.), rCM (net.), and CausVid and
- * Self-Forcing (the rest); of two equally good ones, averaged weights come first. */
+/* Seen in single-file checkpoints (model.diffusion_model., diffusion_model.), rCM (net.), and
+ * CausVid and Self-Forcing (the rest); of two equally good ones, averaged weights come first. */
 static const char *const prefixes[] = {
-    "",     "model.diffusion_model.", "diffusion_model.", "generator_ema.model.", "generator.model.",
-    "net.", "generator_ema.",         "generator.",       "model.",
+    "",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "generator_ema.model.",
+    "generator.model.",
+    "net.",
+    "generator_ema.",
+    "generator.",
+    "model.",
 };
 
 /* ---- shapes ---- */
@@ -68,20 +75,34 @@ static const char *const prefixes[] = {
 static int64_t extent_of(enum Extent extent, const struct ModelConfig *model) {
     const int64_t *patch = model->patch_size;
     switch (extent) {
-    case NONE: break;
-    case ONE: return 1;
-    case TWO: return 2;
-    case SIX: return 6;
-    case D: return model->dim;
-    case D6: return 6 * model->dim;
-    case F: return model->ffn_dim;
-    case FREQ: return model->freq_dim;
-    case TEXT: return model->text_dim;
-    case IN: return model->in_dim;
-    case PT: return patch[0];
-    case PH: return patch[1];
-    case PW: return patch[2];
-    case OUT: return model->out_dim * patch[0] * patch[1] * patch[2];
+    case NONE:
+        break;
+    case ONE:
+        return 1;
+    case TWO:
+        return 2;
+    case SIX:
+        return 6;
+    case D:
+        return model->dim;
+    case D6:
+        return 6 * model->dim;
+    case F:
+        return model->ffn_dim;
+    case FREQ:
+        return model->freq_dim;
+    case TEXT:
+        return model->text_dim;
+    case IN:
+        return model->in_dim;
+    case PT:
+        return patch[0];
+    case PH:
+        return patch[1];
+    case PW:
+        return patch[2];
+    case OUT:
+        return model->out_dim * patch[0] * patch[1] * patch[2];
     }
     return 0;
 }
@@ -110,7 +131,8 @@ static const char *part_suffix(const struct Row *row, int part) {
     return row->parts == BARE ? "" : part == 0 ? ".weight" : ".bias";
 }
 
-struct WanTensor wan_layout_tensor(const struct ModelConfig *model, enum WanLayout layout, int64_t i) {
+struct WanTensor wan_layout_tensor(const struct ModelConfig *model, enum WanLayout layout,
+                                   int64_t i) {
     TMD_CHECK(i >= 0 && i < wan_layout_count(model), "tensor %lld", (long long)i);
     int64_t n_outer = count_tensors(outer_rows, N_OUTER_ROWS);
     int64_t per_block = count_tensors(block_rows, N_BLOCK_ROWS);
@@ -178,7 +200,8 @@ struct WanNaming wan_layout_recognise(const char *const *names, int64_t n_names)
             for (int64_t i = 0; i < n_names; i++) {
                 if (strncmp(names[i], prefixes[p], n_prefix) != 0)
                     naming.n_outside++;
-                else if (wan_layout_rename(names[i] + n_prefix, naming.layout, WAN_ORIGINAL, renamed))
+                else if (wan_layout_rename(names[i] + n_prefix, naming.layout, WAN_ORIGINAL,
+                                           renamed))
                     naming.n_known++;
             }
             if (naming.n_known > best.n_known) best = naming;

@@ -1,5 +1,7 @@
 #include "train/batch.h"
 
+#include "train/kd_pairs.h"
+
 void batch_init(struct BatchBuffers *batch, const struct Networks *nets, int64_t capacity,
                 const float *host_neg_text) {
     const struct Backend *be = nets->be;
@@ -24,7 +26,8 @@ void batch_free(struct BatchBuffers *batch) {
 }
 
 void batch_fill(struct BatchBuffers *batch, enum StepKind kind, int64_t iteration, int64_t first,
-                const float *host_video, const float *host_text, struct StepInputs *in) {
+                const float *host_video, const float *host_text, const int64_t *host_samples,
+                struct StepInputs *in) {
     const struct Networks *nets = batch->nets;
     const struct Backend *be = nets->be;
     int64_t n_video = networks_latent_elems(nets), n_text = networks_text_elems(nets);
@@ -39,6 +42,8 @@ void batch_fill(struct BatchBuffers *batch, enum StepKind kind, int64_t iteratio
     for (int i = 0; i < n_noises; i++)
         be->normal_fill(be, noises[i], seed, draw_stream(iteration, purposes[i]), first, in->batch,
                         n_video);
+    for (int64_t b = 0; kind == STEP_KD && b < in->batch; b++)
+        kd_pair_noise(nets, host_samples[b], batch->x1 + b * n_video);
     draw_times(nets->config, kind, iteration, first, in);
     in->x = batch->x;
     in->x1 = batch->x1;

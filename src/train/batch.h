@@ -19,8 +19,10 @@ void batch_init(struct BatchBuffers *batch, const struct Networks *nets, int64_t
 void batch_free(struct BatchBuffers *batch);
 
 /* Uploads samples [first, first + in->batch) of the iteration's global batch from host memory, draws
- * their noises and times, and fills `in`.  video, text: the first of these samples. */
+ * their noises and times, and fills `in`.  video, text, samples (indices in the data): the first of
+ * these samples.  A KD step's outer noise is the one its sample was made from (kd_pairs.h). */
 void batch_fill(struct BatchBuffers *batch, enum StepKind kind, int64_t iteration, int64_t first,
-                const float *host_video, const float *host_text, struct StepInputs *in);
+                const float *host_video, const float *host_text, const int64_t *host_samples,
+                struct StepInputs *in);
 
 #endif

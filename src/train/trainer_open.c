@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "train/kd_pairs.h"
 #include "train/trainer.h"
 
 /* mkdir -p */
@@ -121,6 +122,16 @@ static bool load_state(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
+/* KD trains on what the teacher makes of the data's prompts, not on the data. */
+static bool open_pairs(struct Trainer *t, struct Error *err) {
+    struct Dataset *prompts = t->dataset;
+    if (t->config->train.stage != STAGE_KD) return true;
+    t->dataset = NULL;
+    bool ok = kd_pairs_open(&t->nets, prompts, t->comm, &t->dataset, err);
+    dataset_close(prompts);
+    return ok;
+}
+
 static bool open_streams(struct Trainer *t, struct Error *err) {
     const struct Config *config = t->config;
     struct LoaderPlan plan = {.seed = (uint64_t)config->train.seed,
@@ -137,7 +148,7 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {open_data, prepare_folders, allocate,
-                                                                load_state, open_streams};
+                                                                load_state, open_pairs, open_streams};
     *t = (struct Trainer){.config = config, .comm = comm, .be = backend_cpu_create()};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};

@@ -65,8 +65,8 @@ int scratch_count(const char *folder, const char *suffix) {
     return n;
 }
 
-/* HDF5 1.10 loses some of its own memory each time it refuses damaged metadata, which the tests make it
- * do thousands of times.  LeakSanitizer asks this function; without it nobody calls it. */
+/* HDF5 1.10 loses some of its own memory each time it refuses damaged metadata, which the tests
+ * make it do thousands of times.  LeakSanitizer asks this function; without it nobody calls it. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libhdf5";

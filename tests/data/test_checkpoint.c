@@ -1,5 +1,5 @@
-/* Checkpoints: what is written comes back bit for bit; whatever happens to a file (a flipped byte, a cut,
- * a writer killed, a full disk) is noticed, and the checkpoints before it stay usable. */
+/* Checkpoints: what is written comes back bit for bit; whatever happens to a file (a flipped byte,
+ * a cut, a writer killed, a full disk) is noticed, and the checkpoints before it stay usable. */
 #define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <setjmp.h>
@@ -75,13 +75,14 @@ static char *make_small(const char *folder, int64_t iteration, int level) {
     return ckpt_step_path(folder, iteration);
 }
 
-/* Opens, verifies and compares everything with what write_small wrote: false and a reason if the file is
- * refused; a silent difference fails the test. */
+/* Opens, verifies and compares everything with what write_small wrote: false and a reason if the
+ * file is refused; a silent difference fails the test. */
 static bool read_small(const char *path, int64_t iteration, struct Error *err) {
     struct Ckpt *ckpt;
     if (!ckpt_open(path, &ckpt, err)) return false;
     bool good = ckpt_verify(ckpt, err);
-    float *found = xmalloc(MAX_ELEMS * sizeof *found), *expected = xmalloc(MAX_ELEMS * sizeof *found);
+    float *found = xmalloc(MAX_ELEMS * sizeof *found),
+          *expected = xmalloc(MAX_ELEMS * sizeof *found);
     for (int t = 0; good && t < N_TENSORS; t++) {
         fill(expected, t, iteration);
         good = ckpt_read_f32(ckpt, tensors[t].group, tensors[t].name, tensors[t].n_dims,
@@ -180,6 +181,28 @@ static void test_several_chunks(void **state) {
     free(found);
 }
 
+/* A configuration with many prompts: far beyond the 64 KB that an attribute of older HDF5 files may
+ * have. */
+static void test_long_text(void **state) {
+    enum { N_BYTES = 300000 };
+    char *path = scratch_path(*state, "text.h5"), *text = xmalloc(N_BYTES + 1);
+    const char *found;
+    struct CkptWriter *w;
+    struct Ckpt *ckpt;
+    struct Error err;
+    for (int i = 0; i < N_BYTES; i++) text[i] = (char)('a' + i % 26);
+    text[N_BYTES] = '\0';
+    assert_true(ckpt_writer_open_path(path, 0, "teacher", 0, &w, &err));
+    assert_true(ckpt_set_text(w, "long", text, &err));
+    assert_true(ckpt_writer_commit(w, &err));
+    if (!ckpt_open(path, &ckpt, &err)) fail_msg("%s", err.text);
+    assert_true(ckpt_get_text(ckpt, "long", &found, &err));
+    assert_string_equal(found, text);
+    ckpt_close(ckpt);
+    free(text);
+    free(path);
+}
+
 static void test_groups(void **state) {
     char *path = make_small(*state, 1, 0);
     struct Ckpt *ckpt;
@@ -207,8 +230,8 @@ static void test_what_is_asked_for_must_be_there(void **state) {
     assert_true(ckpt_open(path, &ckpt, &err));
     assert_false(ckpt_read_f32(ckpt, "student/param", "fusion.gat", 1, gate, false, data, &err));
     assert_names(&err, "student/param/fusion.gat");
-    assert_false(ckpt_read_f32(ckpt, "student/param", "blocks.0.self_attn.q.weight", 2, turned, false,
-                               data, &err));
+    assert_false(ckpt_read_f32(ckpt, "student/param", "blocks.0.self_attn.q.weight", 2, turned,
+                               false, data, &err));
     assert_names(&err, "[5, 6]");
     assert_names(&err, "[6, 5]");
     assert_false(ckpt_get_int(ckpt, "nothing", &integer, &err));
@@ -486,6 +509,7 @@ int main(void) {
         WITH_FOLDER(test_round_trip),
         WITH_FOLDER(test_equal_contents_make_equal_files),
         WITH_FOLDER(test_several_chunks),
+        WITH_FOLDER(test_long_text),
         WITH_FOLDER(test_groups),
         WITH_FOLDER(test_what_is_asked_for_must_be_there),
         WITH_FOLDER(test_nonfinite_values_are_refused_unless_allowed),

@@ -1,5 +1,5 @@
-/* Safetensors: what is written comes back, types convert, shards join; and no file, however it lies,
- * crashes the reader: it is refused with one sentence that names it. */
+/* Safetensors: what is written comes back, types convert, shards join; and no file, however it
+ * lies, crashes the reader: it is refused with one sentence that names it. */
 #define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <setjmp.h>
@@ -144,9 +144,12 @@ static const struct {
     int n_dims;
     int64_t shape[3];
 } written[] = {
-    {"w.half", DTYPE_F16, 1, {5}},      {"w.float", DTYPE_F32, 3, {2, 1, 3}},
-    {"w.brain", DTYPE_BF16, 2, {3, 3}}, {"a.double", DTYPE_F64, 1, {4}},
-    {"count", DTYPE_I64, 0, {0}},       {"big", DTYPE_F32, 2, {300, 1000}}, /* more than one chunk */
+    {"w.half", DTYPE_F16, 1, {5}},
+    {"w.float", DTYPE_F32, 3, {2, 1, 3}},
+    {"w.brain", DTYPE_BF16, 2, {3, 3}},
+    {"a.double", DTYPE_F64, 1, {4}},
+    {"count", DTYPE_I64, 0, {0}},
+    {"big", DTYPE_F32, 2, {300, 1000}}, /* more than one chunk */
 };
 enum { N_WRITTEN = sizeof written / sizeof *written, MAX_ELEMS = 300000 };
 
@@ -188,7 +191,8 @@ static void check_all(const char *path) {
         const struct SafetensorsInfo *info = safetensors_info(st, i);
         assert_int_equal(info->dtype, written[t].dtype);
         assert_int_equal(info->n_dims, written[t].n_dims);
-        assert_memory_equal(info->shape, written[t].shape, (size_t)info->n_dims * sizeof *info->shape);
+        assert_memory_equal(info->shape, written[t].shape,
+                            (size_t)info->n_dims * sizeof *info->shape);
         if (written[t].dtype == DTYPE_F64 || written[t].dtype == DTYPE_I64) continue;
         assert_true(safetensors_read_f32(st, i, data, &err));
         for (int64_t j = 0; j < info->n_elems; j++) assert_true(data[j] == value_of(t, j));
@@ -222,7 +226,8 @@ static void test_round_trip(void **state) {
 }
 
 static void test_abandoned_and_failed_writes_leave_nothing(void **state) {
-    char *path = scratch_path(*state, "none.safetensors"), *nowhere = scratch_path(*state, "no/where");
+    char *path = scratch_path(*state, "none.safetensors"),
+         *nowhere = scratch_path(*state, "no/where");
     struct SafetensorsWriter *w = safetensors_writer_new(path);
     struct Error err;
     declare_all(w);
@@ -298,9 +303,15 @@ static void test_broken_shards(void **state) {
     free(map);
 
     static const char *const bad[] = {
-        "", "[]", "{}", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":3}}",
-        "{\"weight_map\":{\"a\":\"../x.safetensors\"}}", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
-        "{\"weight_map\":{\"a\":\"\"}}", "{\"weight_map\":{\"a\":\"missing.safetensors\"}}",
+        "",
+        "[]",
+        "{}",
+        "{\"weight_map\":[]}",
+        "{\"weight_map\":{\"a\":3}}",
+        "{\"weight_map\":{\"a\":\"../x.safetensors\"}}",
+        "{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
+        "{\"weight_map\":{\"a\":\"\"}}",
+        "{\"weight_map\":{\"a\":\"missing.safetensors\"}}",
         "{\"weight_map\":{\"\\n\":\"x.safetensors\"}}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -329,12 +340,16 @@ static void test_hostile_headers(void **state) {
         {"{\"a\":{\"dtype\":\"F\\n32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "dtype"},
         {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", "shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":{},\"data_offsets\":[0,8]}}", "shape"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", "shape"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}",
+         "shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", "dimension 0"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", "dimension 0"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", "counted"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387906],\"data_offsets\":[0,8]}}", "fit"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", "JSON"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}",
+         "counted"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387906],\"data_offsets\":[0,8]}}",
+         "fit"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}",
+         "JSON"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", "fit"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", "data_offsets"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,\"8\"]}}", "data_offsets"},
@@ -344,14 +359,17 @@ static void test_hostile_headers(void **state) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "begins at byte 4"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "end at byte 4"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "'b'"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         "'b'"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "duplicate"},
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+         "duplicate"},
         {"{\"\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "name"},
         {"{\"\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "name"},
         {"{\"\\u0000\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "JSON"},
         {"{\"\xff\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "JSON"},
-        {"{\"__metadata__\":{\"a\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+        {"{\"__metadata__\":{\"a\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"
+         "}}",
          "__metadata__"},
         {"{\"__metadata__\":[],\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
          "__metadata__"},
@@ -388,7 +406,8 @@ static void test_header_lengths(void **state) {
 }
 
 static void test_truncation(void **state) {
-    char *path = scratch_path(*state, "whole.safetensors"), *cut = scratch_path(*state, "cut.safetensors");
+    char *path = scratch_path(*state, "whole.safetensors"),
+         *cut = scratch_path(*state, "cut.safetensors");
     struct SafetensorsWriter *w = safetensors_writer_new(path);
     struct Error err;
     const int64_t shape[] = {40, 50};
