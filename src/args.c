@@ -40,8 +40,8 @@ static bool parse_real(const struct Arg *arg, const char *text, double *value, s
     double number = strtod(text, &end);
     bool whole = end != text && !*end && isfinite(number) && !isspace((unsigned char)text[0]);
     if (!whole || number < arg->min || number > arg->max)
-        return error_set(err, "--%s: expected a number from %g to %g, got '%s'", arg->name, arg->min,
-                         arg->max, text);
+        return error_set(err, "--%s: expected a number from %g to %g, got '%s'", arg->name,
+                         arg->min, arg->max, text);
     *value = number;
     return true;
 }
@@ -49,10 +49,16 @@ static bool parse_real(const struct Arg *arg, const char *text, double *value, s
 static bool store(const struct Arg *arg, const char *text, void *values, struct Error *err) {
     void *field = (char *)values + arg->offset;
     switch (arg->type) {
-    case ARG_INT: return parse_int(arg, text, field, err);
-    case ARG_REAL: return parse_real(arg, text, field, err);
-    case ARG_TEXT: *(const char **)field = text; return true;
-    case ARG_SWITCH: *(bool *)field = true; return true;
+    case ARG_INT:
+        return parse_int(arg, text, field, err);
+    case ARG_REAL:
+        return parse_real(arg, text, field, err);
+    case ARG_TEXT:
+        *(const char **)field = text;
+        return true;
+    case ARG_SWITCH:
+        *(bool *)field = true;
+        return true;
     case ARG_CHOICE:
         if (!is_choice(arg->choices, text))
             return error_set(err, "--%s: expected one of %s, got '%s'", arg->name, arg->choices,
@@ -133,17 +139,22 @@ bool args_begin(const struct ArgTable *table, int argc, char **argv, void *value
                 struct Operands *operands, int *exit_code) {
     struct Error err;
     switch (args_parse(table, argc, argv, values, operands, &err)) {
-    case ARGS_RUN: return true;
-    case ARGS_HELP: *exit_code = EXIT_OK; return false;
-    case ARGS_WRONG: *exit_code = error_report(&err); return false;
+    case ARGS_RUN:
+        return true;
+    case ARGS_HELP:
+        *exit_code = EXIT_OK;
+        return false;
+    case ARGS_WRONG:
+        *exit_code = error_report(&err);
+        return false;
     }
     return false;
 }
 
 static void print_value_help(const struct Arg *arg, char *text, size_t n_bytes) {
     static const char *const placeholders[] = {
-        [ARG_INT] = " N", [ARG_REAL] = " X", [ARG_TEXT] = " TEXT", [ARG_SWITCH] = "",
-        [ARG_CHOICE] = " ",
+        [ARG_INT] = " N",  [ARG_REAL] = " X",  [ARG_TEXT] = " TEXT",
+        [ARG_SWITCH] = "", [ARG_CHOICE] = " ",
     };
     snprintf(text, n_bytes, "--%s%s%s", arg->name, placeholders[arg->type],
              arg->type == ARG_CHOICE ? arg->choices : "");

@@ -1,8 +1,8 @@
 /* Flags of a subcommand: one const table drives parsing, checking and --help.
  *
- * A flag is "--name VALUE" or "--name=VALUE"; a switch is "--name" alone.  Values land in fields of a
- * struct of the command's own, at the offsets that the table gives.  What is no flag is an operand, in
- * its order; "--" makes operands of all that follows. */
+ * A flag is "--name VALUE" or "--name=VALUE"; a switch is "--name" alone.  Values land in fields of
+ * a struct of the command's own, at the offsets that the table gives.  What is no flag is an
+ * operand, in its order; "--" makes operands of all that follows. */
 #ifndef TMD_ARGS_H
 #define TMD_ARGS_H
 
@@ -47,13 +47,13 @@ struct Operands {
 
 enum ArgsResult { ARGS_RUN, ARGS_HELP, ARGS_WRONG };
 
-/* Reads argv[1..] into `values`.  ARGS_HELP: --help was asked for and is printed on stdout; ARGS_WRONG:
- * `err` is filled.  argv is reordered, never written into. */
+/* Reads argv[1..] into `values`.  ARGS_HELP: --help was asked for and is printed on stdout;
+ * ARGS_WRONG: `err` is filled.  argv is reordered, never written into. */
 enum ArgsResult args_parse(const struct ArgTable *table, int argc, char **argv, void *values,
                            struct Operands *operands, struct Error *err);
 
-/* The same as `args_parse` for a command's main function: prints the error or the help.  True: go on;
- * false: return *exit_code. */
+/* The same as `args_parse` for a command's main function: prints the error or the help.  True: go
+ * on; false: return *exit_code. */
 bool args_begin(const struct ArgTable *table, int argc, char **argv, void *values,
                 struct Operands *operands, int *exit_code);
 

@@ -1,19 +1,19 @@
 /* Checkpoints: one HDF5 file that holds everything a run needs to go on.
  *
  * Layout of a file (format version 1)
- *   /ROLE/KIND/NAME   float32 tensors, little-endian, for example
- *                     /student/param/blocks.0.self_attn.q.weight, /student/adam_m/...,
- * /student/ema/...; large ones in chunks of about 4 MiB through byte shuffle and zstd attribute
- * crc32   zlib's CRC-32 of the tensor's uncompressed bytes attributes of /   format
- * "tmd.checkpoint", format_version, iteration, stage, manifest, and values of three kinds (int64,
- * double, text) that the run adds under keys of its own
+ *   /ROLE/KIND/NAME     float32 tensors, little-endian: /student/param/blocks.0.self_attn.q.weight,
+ *                       /student/adam_m/..., /student/ema/...; large ones in chunks of about 4 MiB,
+ *                       through byte shuffle and zstd
+ *     attribute crc32   zlib's CRC-32 of the tensor's uncompressed bytes
+ *   attributes of /     format "tmd.checkpoint", format_version, iteration, stage, manifest; and
+ *                       values of three kinds (int64, double, text of fixed length) that the run
+ *                       adds under keys of its own
  *
  * `manifest`, written last, is the CRC-32 of the list of all values and all tensors with their
  * checksums (checkpoint_contents.h): a file without it was never finished, and a file in which any
  * name, shape, value or checksum has changed does not match it.
  *
- * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder of them.
- */
+ * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder. */
 #ifndef TMD_DATA_CHECKPOINT_H
 #define TMD_DATA_CHECKPOINT_H
 

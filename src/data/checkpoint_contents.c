@@ -1,3 +1,4 @@
+/* Sorted lists of values and tensors, and the checksum over both. */
 #include "data/checkpoint_contents.h"
 
 #include <stdio.h>

@@ -2,9 +2,11 @@
  * up in the manifest.
  *
  * The manifest is the CRC-32 of these lines, values by key, then tensors by group and name:
- *   KEY int 42            KEY real 3ff0000000000000 (the bits)      KEY text CRC32-OF-THE-TEXT
- *   GROUP/NAME [1, 6, 36] CRC32
- * with checksums as eight hexadecimal digits and a newline after each line. */
+ *   KEY int 42
+ *   KEY real 3ff0000000000000      the bits of the double
+ *   KEY text 0a1b2c3d              the CRC-32 of the text
+ *   GROUP/NAME [1, 6, 36] 0a1b2c3d the CRC-32 of the tensor
+ * without the explanations, a newline after each line, checksums as eight hexadecimal digits. */
 #ifndef TMD_DATA_CHECKPOINT_CONTENTS_H
 #define TMD_DATA_CHECKPOINT_CONTENTS_H
 
@@ -40,8 +42,7 @@ int64_t ckpt_contents_find_tensor(const struct CkptContents *contents, const cha
                                   const char *name);
 uint32_t ckpt_contents_manifest(const struct CkptContents *contents);
 
-/* Whether a key or a name of a tensor is printable, without a slash, and of 1 to CKPT_MAX_NAME
- * bytes. */
+/* Whether a key or a tensor's name is printable, of 1 to CKPT_MAX_NAME bytes, without a slash. */
 bool ckpt_name_is_sane(const char *name);
 
 /* Continues a CRC-32 (starting value 0) over n_bytes. */

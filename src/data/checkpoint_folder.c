@@ -1,3 +1,4 @@
+/* The folder is its own index: everything follows from the names in it. */
 #include "data/checkpoint_folder.h"
 
 #include <ctype.h>

@@ -1,3 +1,4 @@
+/* One table of fields per struct drives writing and reading. */
 #include "data/checkpoint_model.h"
 
 #include <math.h>

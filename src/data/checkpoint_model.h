@@ -1,11 +1,13 @@
 /* The model's sizes and the student's recipe as values of a checkpoint, so that whoever samples
- * from or exports it need not read the run's configuration.
+ * from it or exports it need not read the run's configuration.
  *
- * Keys (integers unless noted), named as in the configuration:
+ * Keys, integers unless noted, named as in the configuration:
  *   model.dim .ffn_dim .num_heads .num_layers .freq_dim .text_dim .text_len .in_dim .out_dim
- *   model.patch_size.0 .1 .2 (frame, row, column)         model.eps (real)
- *   student.head_blocks .inner_steps .outer_steps (H, N, M)
- *   student.inner_shift .outer_shift .t_max (real)        student.fusion ("gated" or "concat") */
+ *   model.patch_size.0 .1 .2             frame, row, column
+ *   model.eps                            real
+ *   student.head_blocks .inner_steps .outer_steps        H, N, M
+ *   student.inner_shift .outer_shift .t_max              real
+ *   student.fusion                       text, "gated" or "concat" */
 #ifndef TMD_DATA_CHECKPOINT_MODEL_H
 #define TMD_DATA_CHECKPOINT_MODEL_H
 

@@ -7,8 +7,8 @@
 #include "data/checkpoint_contents.h"
 
 /* Fills `contents`, sorted: first with the values, all but the manifest, then with the tensors and
- * the checksums that are stored with them.  Messages name the object; the path is the caller's to
- * add. */
+ * the checksums that are stored with them.  Messages name the object; the
+ * caller adds the path. */
 bool ckpt_walk_values(hid_t file, struct CkptContents *contents, struct Error *err);
 bool ckpt_walk_tensors(hid_t file, struct CkptContents *contents, struct Error *err);
 

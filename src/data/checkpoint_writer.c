@@ -1,3 +1,4 @@
+/* Streams tensors into the partial file; the manifest and the new name come last. */
 #include "data/checkpoint_writer.h"
 
 #include <dirent.h>
@@ -13,8 +14,7 @@
 #include "data/h5_attr.h"
 #include "data/h5_file.h"
 
-/* Tensors shorter than SMALL_BYTES gain nothing from chunks; others are cut into about CHUNK_BYTES.
- */
+/* Tensors shorter than SMALL_BYTES gain nothing from chunks; others have about CHUNK_BYTES. */
 enum { SMALL_BYTES = 1 << 16, CHUNK_BYTES = 4 << 20 };
 
 struct CkptWriter {
@@ -113,11 +113,11 @@ static bool select_group(struct CkptWriter *w, const char *name, struct Error *e
     return entered;
 }
 
+/* Chunks of equal length as far as whole rows allow: the last one is stored as long as the rest. */
 static int64_t choose_chunk_rows(int64_t n_rows, int64_t row_bytes) {
-    if (n_rows * row_bytes < SMALL_BYTES) return 0;
     TMD_CHECK(row_bytes <= H5_MAX_CHUNK_BYTES, "a row of %lld bytes", (long long)row_bytes);
-    int64_t rows = CHUNK_BYTES / row_bytes;
-    return rows < 1 ? 1 : rows < n_rows ? rows : n_rows;
+    int64_t n_bytes = n_rows * row_bytes, n_chunks = (n_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    return n_bytes < SMALL_BYTES ? 0 : (n_rows + n_chunks - 1) / n_chunks;
 }
 
 static bool write_dataset(struct CkptWriter *w, const struct CkptTensorInfo *tensor,
@@ -135,7 +135,7 @@ static bool write_dataset(struct CkptWriter *w, const struct CkptTensorInfo *ten
     bool written = h5_array_write(&array, 0, n_rows, data, err) &&
                    h5_attr_write_i64(array.dataset, CKPT_ATTR_CRC32, tensor->crc32, err);
     h5_array_close(&array);
-    return written;
+    return written && h5_check_written(w->file, w->partial, err);
 }
 
 bool ckpt_write_f32(struct CkptWriter *w, const char *group, const char *name, int n_dims,

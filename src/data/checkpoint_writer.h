@@ -12,8 +12,7 @@
 
 struct CkptWriter;
 
-/* Begins `<folder>/step-<iteration>.h5`; the folder must exist.  zstd_level 1 to 19, or 0: plain.
- */
+/* Begins `<folder>/step-<iteration>.h5`; the folder must exist.  zstd_level 1 to 19; 0: plain. */
 bool ckpt_writer_open(const char *folder, int64_t iteration, const char *stage, int zstd_level,
                       struct CkptWriter **out, struct Error *err);
 /* The same under a name of the caller's. */

@@ -1,3 +1,4 @@
+/* The commands only print what checkpoint.h finds. */
 #include "data/cmd_ckpt.h"
 
 #include <stdio.h>

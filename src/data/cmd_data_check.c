@@ -26,7 +26,7 @@ static bool print_info(char *path, struct Error *err) {
     printf("%s\n", path);
     printf("  samples          %lld of %s, %s%s\n", (long long)info->n_samples,
            latents ? "latents" : "pixels", h5_element_name(info->video_element),
-           !latents            ? ""
+           !latents           ? ""
            : info->normalised ? ", normalised"
                               : ", normalised on reading");
     printf("  shape            %lld channels x %lld frames x %lld x %lld\n",
@@ -35,7 +35,7 @@ static bool print_info(char *path, struct Error *err) {
     printf("  text             rows of %lld, %s, at most %lld per prompt\n",
            (long long)info->text_dim, h5_element_name(info->text_element),
            (long long)info->max_text_rows);
-    if (info->fps > 0) printf("  frames per second %g\n", info->fps);
+    if (info->fps > 0) printf("  fps              %g\n", info->fps);
     printf("  video encoder    %s\n", latents ? or_unknown(info->video_encoder) : "none");
     printf("  text encoder     %s\n", or_unknown(info->text_encoder));
     printf("  first prompt     \"%s\"\n", prompt);
@@ -68,8 +68,7 @@ static bool verify(char *path, struct Error *err) {
     struct Dataset *dataset = dataset_open(&path, 1, err);
     bool good = dataset && read_everything(dataset, err);
     if (good)
-        printf("%s: %lld samples are good%s\n", path,
-               (long long)dataset_info(dataset)->n_samples,
+        printf("%s: %lld samples are good%s\n", path, (long long)dataset_info(dataset)->n_samples,
                dataset_info(dataset)->has_checksums ? "" : " (there are no checksums to compare)");
     dataset_close(dataset);
     return good;
@@ -101,8 +100,9 @@ int cmd_data_info(int argc, char **argv) {
 int cmd_data_verify(int argc, char **argv) {
     static const struct ArgTable table = {
         .usage = "tmd data verify FILE...",
-        .help = "Reads datasets from end to end and compares all checksums; names the first damaged "
-                "sample of each file and exits with 2 if there is one.",
+        .help =
+            "Reads datasets from end to end and compares all checksums; names the first damaged "
+            "sample of each file and exits with 2 if there is one.",
         .min_operands = 1,
         .max_operands = -1,
     };

@@ -22,11 +22,15 @@ struct Flags {
 };
 
 #define INT_FLAG(flag, field, standard, least, most, text)                                         \
-    {.name = flag, .type = ARG_INT, .offset = offsetof(struct Flags, field), .fallback = standard, \
-     .min = least, .max = most, .help = text}
+    {                                                                                              \
+        .name = flag, .type = ARG_INT, .offset = offsetof(struct Flags, field),                    \
+        .fallback = standard, .min = least, .max = most, .help = text                              \
+    }
 #define TEXT_FLAG(flag, field, standard, text)                                                     \
-    {.name = flag, .type = ARG_TEXT, .offset = offsetof(struct Flags, field),                      \
-     .fallback = standard, .help = text}
+    {                                                                                              \
+        .name = flag, .type = ARG_TEXT, .offset = offsetof(struct Flags, field),                   \
+        .fallback = standard, .help = text                                                         \
+    }
 
 static const struct Arg args[] = {
     TEXT_FLAG("out", out, NULL, "the dataset to write"),
@@ -34,14 +38,23 @@ static const struct Arg args[] = {
     INT_FLAG("frames", frames, "81", 1, 100000, "frames of a clip; Wan's encoder wants 4n + 1"),
     INT_FLAG("height", height, "480", 8, 8192, "rows; the video is scaled to cover, then cropped"),
     INT_FLAG("width", width, "832", 8, 8192, "columns"),
-    {.name = "fps", .type = ARG_REAL, .offset = offsetof(struct Flags, fps), .fallback = "16",
-     .min = 0.01, .max = 1000, .help = "frames per second that are taken"},
+    {.name = "fps",
+     .type = ARG_REAL,
+     .offset = offsetof(struct Flags, fps),
+     .fallback = "16",
+     .min = 0.01,
+     .max = 1000,
+     .help = "frames per second that are taken"},
     INT_FLAG("stride", stride, "0", 0, 1e9, "frames from clip to clip; 0: no overlap, no gap"),
     INT_FLAG("clips-per-video", clips_per_video, "0", 0, 1e9, "at most; 0: all"),
     INT_FLAG("text-dim", text_dim, "64", 1, DATASET_MAX_TEXT_DIM, "elements of a word's row"),
     TEXT_FLAG("negative", negative, "nothing", "the negative prompt"),
-    {.name = "dtype", .type = ARG_CHOICE, .offset = offsetof(struct Flags, dtype),
-     .fallback = "u8", .choices = "u8|f16|bf16|f32", .help = "how pixels are stored"},
+    {.name = "dtype",
+     .type = ARG_CHOICE,
+     .offset = offsetof(struct Flags, dtype),
+     .fallback = "u8",
+     .choices = "u8|f16|bf16|f32",
+     .help = "how pixels are stored"},
     INT_FLAG("zstd-level", zstd_level, "3", 1, 19, "effort of compression"),
 };
 
@@ -131,7 +144,9 @@ static bool add_video(struct DatasetWriter *writer, const struct Flags *flags,
     free(rows);
     if (good)
         printf("%s: %lld clip%s\n", path, (long long)n_clips,
-               n_clips == 0 ? "s, it is too short" : n_clips == 1 ? "" : "s");
+               n_clips == 0   ? "s, it is too short"
+               : n_clips == 1 ? ""
+                              : "s");
     *n_total += n_clips;
     return good;
 }

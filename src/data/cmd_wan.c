@@ -1,3 +1,4 @@
+/* Flags in, wan_import and wan_export, a summary out. */
 #include "data/cmd_wan.h"
 
 #include <stdio.h>

@@ -15,8 +15,10 @@ struct Dataset {
 
 static bool disagree(const struct DatasetFile *first, const struct DatasetFile *other,
                      const char *what, const char *ours, const char *theirs, struct Error *err) {
-    return error_set(err, "'%s' and '%s' cannot form one dataset: %s is %s in the first, %s in the "
-                          "second", first->path, other->path, what, ours, theirs);
+    return error_set(err,
+                     "'%s' and '%s' cannot form one dataset: %s is %s in the first, %s in the "
+                     "second",
+                     first->path, other->path, what, ours, theirs);
 }
 
 static bool compare_shapes(const struct DatasetFile *first, const struct DatasetFile *other,
@@ -68,11 +70,14 @@ static bool compare_files(struct DatasetFile *first, struct DatasetFile *other, 
         return disagree(first, other, "video_encoder", first->video_encoder, other->video_encoder,
                         err);
     if (strcmp(first->text_encoder, other->text_encoder))
-        return disagree(first, other, "text_encoder", first->text_encoder, other->text_encoder, err);
+        return disagree(first, other, "text_encoder", first->text_encoder, other->text_encoder,
+                        err);
     if (!same_negative_rows(first, other, &same, err)) return false;
     if (!same || strcmp(first->negative_prompt, other->negative_prompt))
-        return error_set(err, "'%s' and '%s' cannot form one dataset: their negative prompts or the "
-                              "embeddings of them differ", first->path, other->path);
+        return error_set(err,
+                         "'%s' and '%s' cannot form one dataset: their negative prompts or the "
+                         "embeddings of them differ",
+                         first->path, other->path);
     return true;
 }
 

@@ -1,42 +1,49 @@
 /* Datasets: captioned video samples in HDF5 files.
  *
- * FORMAT "tmd.dataset", version 1 (public; made by dataset_writer.h, or by anything that follows this
- * page).  A file holds N samples:
+ * FORMAT "tmd.dataset", version 1 (public; made by dataset_writer.h, or by anything that follows
+ * this page).  A file holds N samples in these arrays (h5_array.h says which element types and
+ * layouts are accepted):
  *
- *   /latents or /pixels [N, C, F, H, W]  the videos: channel, frame, row, column.  Latents are f32, f16
- *                      or bf16; pixels (C = 3: red, green, blue) are f32, f16 or bf16 in [-1, 1] or u8
- *                      in 0..255, which reads as value / 127.5 - 1.  Chunks hold whole samples, best one
- *                      sample each, byte-shuffled and compressed by zstd (filter 32015).
- *   /text/rows [R, text_dim]   f32, f16 or bf16: the embedding rows of all prompts, one after another,
- *                      each of its real length; no padding is stored
- *   /text/offsets [N + 1]      i64: sample i has the rows offsets[i] .. offsets[i + 1] - 1;
- *                      offsets[0] = 0, offsets[N] = R, never descending, at most DATASET_MAX_TEXT_ROWS
- *                      apart
- *   /prompts [N]       variable-length UTF-8 strings, at most DATASET_MAX_PROMPT_BYTES each
- *   /negative          the prompt that guidance steers away from, for all samples:
- *     /negative/rows [len, text_dim]   elements as /text/rows; len may be 0
- *     attributes prompt (text), checksum (integer, may be missing): the CRC-32 of the bytes of the
- *                      rows followed by those of the prompt
- *   /checksums [N, 3]  u32, may be missing: the CRC-32 (zlib's; zlib.crc32 in Python) of the
- *                      uncompressed bytes of the sample's video, of its text rows, of its prompt
+ *   /latents or        [N, C, F, H, W]: the videos, by channel, frame, row, column.  Latents are
+ *   /pixels            f32, f16 or bf16.  Pixels (C = 3: red, green, blue) are f32, f16 or bf16 in
+ *                      [-1, 1], or u8 in 0..255, which reads as value / 127.5 - 1.  Chunks hold
+ *                      whole samples, best one each, byte-shuffled and compressed by zstd (filter
+ *                      32015).
+ *   /text/rows         [R, text_dim], f32, f16 or bf16: the embedding rows of all prompts, one
+ *                      prompt after another, each of its real length; no padding is stored
+ *   /text/offsets      [N + 1], i64: sample i has the rows offsets[i] .. offsets[i + 1] - 1;
+ *                      offsets[0] = 0, offsets[N] = R, never descending, at most
+ *                      DATASET_MAX_TEXT_ROWS apart
+ *   /prompts           [N]: UTF-8 strings of variable length, at most DATASET_MAX_PROMPT_BYTES
+ *   /negative/rows     [len, text_dim], elements as in /text/rows: the prompt that guidance steers
+ *                      away from, for all samples; len may be 0.  Attributes of /negative: prompt
+ *                      (text) and checksum (integer, may be missing; the CRC-32 of the bytes of the
+ *                      rows followed by those of the prompt)
+ *   /checksums         [N, 3], u32, may be missing: the CRC-32 (zlib's; zlib.crc32 in Python) of
+ *                      the uncompressed bytes of the sample's video, of its text rows, of its
+ *                      prompt
  *
  * Attributes of the root:
- *   format = "tmd.dataset", format_version = 1, kind = "latents" | "pixels", axis_order = "NCFHW"
- *   normalised   latents only, 0 or 1: whether they already are (z - mean) / std per channel
- *   latent_mean, latent_std   [C], may be missing: what normalises them; for C = 16 the default is
- *                Wan2.1's
- *   fps          frames per second of the video before any encoder, may be missing (0: not known)
- *   video_encoder, text_encoder   names for people and for checks, may be missing
  *
- * What element types and layouts are accepted says h5_array.h.
+ *   format             "tmd.dataset"
+ *   format_version     1
+ *   kind               "latents" or "pixels"
+ *   axis_order         "NCFHW"
+ *   normalised         0 or 1, latents only: whether they already are (z - mean) / std per channel
+ *   latent_mean        [C], may be missing: what normalises them; for C = 16 the default is
+ *   latent_std         Wan2.1's
+ *   fps                frames per second of the video before any encoder; missing or 0: not known
+ *   video_encoder      names for people and for comparison, may be missing
+ *   text_encoder
  *
  * From Python:  f.create_dataset("latents", data=z, chunks=(1,) + z.shape[1:], shuffle=True,
  *                                **hdf5plugin.Zstd())
+ * and texts of attributes as np.bytes_("latents"), for the sake of h5_attr.h.
  *
- * READING.  Several files form one dataset, their samples numbered on.  They must agree in kind, shape,
- * element types, encoders and negative prompt.  Values come as float32: latents normalised, pixels in
- * [-1, 1].  Checksums are checked where there are any, values must be finite; whatever fails names file
- * and sample (counted from 0 within its file).
+ * READING.  Several files form one dataset, their samples numbered on.  They must agree in kind,
+ * shape, element types, encoders and negative prompt.  Values come as float32: latents normalised,
+ * pixels in [-1, 1].  Checksums are checked where there are any, values must be finite; whatever
+ * fails names file and sample (counted from 0 within its file).
  *
  * A dataset may be used by several threads; reads wait for one another. */
 #ifndef TMD_DATA_DATASET_H
@@ -82,8 +89,8 @@ const struct DatasetInfo *dataset_info(const struct Dataset *dataset);
 /* channels * frames * height * width */
 int64_t dataset_video_elems(const struct Dataset *dataset);
 
-/* video [channels, frames, height, width], text [text_len, text_dim], rows beyond the prompt's zero.
- * A prompt of more than text_len rows is an error. */
+/* video [channels, frames, height, width], text [text_len, text_dim], rows beyond the prompt's
+ * zero. A prompt of more than text_len rows is an error. */
 bool dataset_read_sample(struct Dataset *dataset, int64_t sample, int64_t text_len, float *video,
                          float *text, struct Error *err);
 /* Only the text of a sample. */

@@ -113,9 +113,10 @@ static bool read_normalisation(struct DatasetFile *file, struct Error *err) {
         memcpy(file->mean, wan_latent_mean, sizeof wan_latent_mean);
         memcpy(file->std, wan_latent_std, sizeof wan_latent_std);
     } else {
-        return error_set(err, "'%s': latents are not normalised and have %lld channels: expected "
-                              "the attributes latent_mean and latent_std", file->path,
-                         (long long)n_channels);
+        return error_set(err,
+                         "'%s': latents are not normalised and have %lld channels: expected "
+                         "the attributes latent_mean and latent_std",
+                         file->path, (long long)n_channels);
     }
     for (int64_t c = 0; c < n_channels; c++)
         if (file->std[c] <= 0)
@@ -128,8 +129,10 @@ static bool check_rows_array(const struct DatasetFile *file, const struct H5Arra
                              const char *name, struct Error *err) {
     if (rows->rank != 2 || rows->row_elems > DATASET_MAX_TEXT_DIM ||
         !values_text_element(rows->element))
-        return error_set(err, "'%s': expected '%s' to be [rows, text_dim], text_dim at most %d, of "
-                              "type f32, f16 or bf16", file->path, name, DATASET_MAX_TEXT_DIM);
+        return error_set(err,
+                         "'%s': expected '%s' to be [rows, text_dim], text_dim at most %d, of "
+                         "type f32, f16 or bf16",
+                         file->path, name, DATASET_MAX_TEXT_DIM);
     return true;
 }
 
@@ -139,9 +142,10 @@ static bool check_offsets(struct DatasetFile *file, struct Error *err) {
         int64_t begin = file->offsets[i], end = file->offsets[i + 1];
         bool inside = begin >= 0 && end >= begin && end <= file->rows.n_rows;
         if (!inside || end - begin > DATASET_MAX_TEXT_ROWS || (i == 0 && begin != 0))
-            return error_set(err, "'%s', sample %lld: text offsets %lld to %lld are wrong (there "
-                                  "are %lld rows, a sample has at most %d)", file->path,
-                             (long long)i, (long long)begin, (long long)end,
+            return error_set(err,
+                             "'%s', sample %lld: text offsets %lld to %lld are wrong (there "
+                             "are %lld rows, a sample has at most %d)",
+                             file->path, (long long)i, (long long)begin, (long long)end,
                              (long long)file->rows.n_rows, DATASET_MAX_TEXT_ROWS);
         if (end - begin > file->max_text_rows) file->max_text_rows = end - begin;
     }
@@ -203,15 +207,17 @@ static bool open_negative(struct DatasetFile *file, struct Error *err) {
     const struct H5Array *rows = &file->negative;
     hid_t group;
     if (!h5_open_object(file->file, FORMAT_NEGATIVE, H5I_GROUP, &group, err)) return false;
-    bool good = h5_attr_read_text(group, "prompt", DATASET_MAX_PROMPT_BYTES,
-                                  &file->negative_prompt, err);
+    bool good =
+        h5_attr_read_text(group, "prompt", DATASET_MAX_PROMPT_BYTES, &file->negative_prompt, err);
     H5Oclose(group);
     if (!good || !h5_array_open(file->file, rows_name, &file->negative, err) ||
         !check_rows_array(file, rows, rows_name, err))
         return false;
     if (rows->row_elems != file->rows.row_elems || rows->element != file->rows.element)
-        return error_set(err, "'%s': expected rows of %lld elements of type %s in '%s' as in '%s', "
-                              "got %lld of type %s", file->path, (long long)file->rows.row_elems,
+        return error_set(err,
+                         "'%s': expected rows of %lld elements of type %s in '%s' as in '%s', "
+                         "got %lld of type %s",
+                         file->path, (long long)file->rows.row_elems,
                          h5_element_name(file->rows.element), rows_name,
                          FORMAT_TEXT "/" FORMAT_ROWS, (long long)rows->row_elems,
                          h5_element_name(rows->element));

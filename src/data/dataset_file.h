@@ -13,9 +13,9 @@ struct DatasetFile {
     enum DatasetKind kind;
     struct H5Array video, rows, prompts, negative;
     int64_t n_samples;
-    int64_t *offsets; /* [n_samples + 1] */
+    int64_t *offsets;                        /* [n_samples + 1] */
     uint32_t (*checksums)[CHECKSUM_COLUMNS]; /* [n_samples]; NULL: none */
-    int64_t max_text_rows;    /* the negative prompt's included */
+    int64_t max_text_rows;                   /* the negative prompt's included */
     bool normalised;
     double *mean, *std; /* [C] for latents that are not normalised yet, else NULL */
     double fps;

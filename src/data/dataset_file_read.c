@@ -45,8 +45,7 @@ static bool unpack_text(const struct DatasetFile *file, int64_t n_rows, int64_t 
                         float *text, struct Error *err) {
     int64_t text_dim = file->rows.row_elems;
     values_to_f32(text, file->stored, file->rows.element, n_rows * text_dim);
-    memset(text + n_rows * text_dim, 0,
-           (size_t)((text_len - n_rows) * text_dim) * sizeof *text);
+    memset(text + n_rows * text_dim, 0, (size_t)((text_len - n_rows) * text_dim) * sizeof *text);
     int64_t bad = values_find_nonfinite(text, n_rows * text_dim);
     return bad < 0 || error_set(err, "text row %lld, value %lld is %g", (long long)(bad / text_dim),
                                 (long long)(bad % text_dim), (double)text[bad]);
@@ -79,8 +78,10 @@ static bool check_negative_sum(struct DatasetFile *file, struct Error *err) {
     bool good = true;
     if (h5_attr_exists(group, "checksum"))
         good = h5_attr_read_i64(group, "checksum", &expected, err) &&
-               (got == expected || error_set(err, "the checksum should be %08llx, is "
-                                                  "%08x", (unsigned long long)expected, got));
+               (got == expected || error_set(err,
+                                             "the checksum should be %08llx, is "
+                                             "%08x",
+                                             (unsigned long long)expected, got));
     H5Oclose(group);
     return good;
 }
@@ -98,7 +99,8 @@ bool dataset_file_read_prompt(struct DatasetFile *file, int64_t sample, char **p
                               struct Error *err) {
     if (!h5_text_read(&file->prompts, sample, DATASET_MAX_PROMPT_BYTES, prompt, err))
         return sample_error(file, sample, err);
-    if (check_sum(file, sample, CHECKSUM_PROMPT, *prompt, (int64_t)strlen(*prompt), err)) return true;
+    if (check_sum(file, sample, CHECKSUM_PROMPT, *prompt, (int64_t)strlen(*prompt), err))
+        return true;
     free(*prompt);
     *prompt = NULL;
     return false;

@@ -1,4 +1,5 @@
-/* What the stored bytes of a dataset mean: elements to float32 and back, checksums, normalisation. */
+/* What the stored bytes of a dataset mean: elements to float32 and back, checksums, normalisation.
+ */
 #ifndef TMD_DATA_DATASET_VALUES_H
 #define TMD_DATA_DATASET_VALUES_H
 

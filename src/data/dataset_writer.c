@@ -18,9 +18,9 @@ struct DatasetWriter {
     hid_t file, text_group;
     struct H5Array video, rows, prompts;
     int64_t n_samples, capacity;
-    int64_t *offsets; /* [capacity + 1] */
+    int64_t *offsets;                        /* [capacity + 1] */
     uint32_t (*checksums)[CHECKSUM_COLUMNS]; /* [capacity] */
-    void *stored; /* what is being written, in stored elements */
+    void *stored;                            /* what is being written, in stored elements */
     int64_t stored_bytes;
 };
 
@@ -33,8 +33,8 @@ static bool check_spec(const char *path, const struct DatasetSpec *spec, struct 
     int64_t elems = 1, limits[4] = {DATASET_MAX_CHANNELS, INT64_MAX, INT64_MAX, INT64_MAX};
     int64_t dims[4] = {spec->channels, spec->frames, spec->height, spec->width};
     for (int i = 0; i < 4; i++)
-        if (dims[i] < 1 || dims[i] > limits[i] ||
-            __builtin_mul_overflow(elems, dims[i], &elems) || elems > H5_MAX_CHUNK_BYTES)
+        if (dims[i] < 1 || dims[i] > limits[i] || __builtin_mul_overflow(elems, dims[i], &elems) ||
+            elems > H5_MAX_CHUNK_BYTES)
             return error_set(err, "'%s': a sample cannot be %lld x %lld x %lld x %lld", path,
                              (long long)dims[0], (long long)dims[1], (long long)dims[2],
                              (long long)dims[3]);
@@ -101,8 +101,8 @@ static bool create_arrays(struct DatasetWriter *writer, struct Error *err) {
            h5_array_create(writer->file, FORMAT_PROMPTS, &prompts, &writer->prompts, err);
 }
 
-static bool value_error(const struct DatasetWriter *writer, const char *what, int64_t i, float value,
-                        int element, struct Error *err) {
+static bool value_error(const struct DatasetWriter *writer, const char *what, int64_t i,
+                        float value, int element, struct Error *err) {
     return error_set(err, "'%s', %s: value %lld is %g, which %s cannot hold as a finite number",
                      writer->path, what, (long long)i, (double)value, h5_element_name(element));
 }
@@ -151,13 +151,12 @@ static bool write_negative(struct DatasetWriter *writer, struct Error *err) {
     struct H5Array rows = {0};
     hid_t group = H5I_INVALID_HID;
     const char *what = "negative prompt";
-    bool good =
-        check_text(writer, spec->negative_prompt, spec->n_negative_rows, what, err) &&
-        to_stored(writer, spec->negative_rows, spec->text_element, n_elems, what, err) &&
-        h5_create_group(writer->file, FORMAT_NEGATIVE, &group, err) &&
-        h5_attr_write_text(group, "prompt", spec->negative_prompt, err) &&
-        h5_array_create(group, FORMAT_ROWS, &layout, &rows, err) &&
-        h5_array_write(&rows, 0, dims[0], writer->stored, err);
+    bool good = check_text(writer, spec->negative_prompt, spec->n_negative_rows, what, err) &&
+                to_stored(writer, spec->negative_rows, spec->text_element, n_elems, what, err) &&
+                h5_create_group(writer->file, FORMAT_NEGATIVE, &group, err) &&
+                h5_attr_write_text(group, "prompt", spec->negative_prompt, err) &&
+                h5_array_create(group, FORMAT_ROWS, &layout, &rows, err) &&
+                h5_array_write(&rows, 0, dims[0], writer->stored, err);
     if (good) {
         uint32_t sum = values_checksum(0, writer->stored, dims[0] * rows.row_bytes);
         sum = values_checksum(sum, spec->negative_prompt, (int64_t)strlen(spec->negative_prompt));
@@ -214,7 +213,7 @@ bool dataset_writer_append(struct DatasetWriter *writer, const char *prompt, con
     sums[CHECKSUM_PROMPT] = values_checksum(0, prompt, (int64_t)strlen(prompt));
     writer->offsets[sample + 1] = writer->offsets[sample] + n_rows;
     writer->n_samples++;
-    return true;
+    return h5_check_written(writer->file, writer->partial, err);
 }
 
 /* A whole array of fixed length in one go. */
@@ -245,11 +244,13 @@ static void free_writer(struct DatasetWriter *writer) {
 }
 
 bool dataset_writer_finish(struct DatasetWriter *writer, struct Error *err) {
-    int64_t offset_dims[1] = {writer->n_samples + 1}, checksum_dims[2] = {writer->n_samples, CHECKSUM_COLUMNS};
+    int64_t offset_dims[1] = {writer->n_samples + 1},
+            checksum_dims[2] = {writer->n_samples, CHECKSUM_COLUMNS};
     bool good = writer->n_samples > 0 ||
                 error_set(err, "'%s' would have no samples and is not written", writer->path);
-    if (!good || !write_whole(writer->text_group, FORMAT_OFFSETS, DTYPE_I64, 1, offset_dims,
-                              writer->offsets, err) ||
+    if (!good ||
+        !write_whole(writer->text_group, FORMAT_OFFSETS, DTYPE_I64, 1, offset_dims, writer->offsets,
+                     err) ||
         !write_whole(writer->file, FORMAT_CHECKSUMS, H5_U32, 2, checksum_dims, writer->checksums,
                      err)) {
         dataset_writer_discard(writer);

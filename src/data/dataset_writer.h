@@ -12,9 +12,9 @@ struct DatasetSpec {
     int video_element; /* DTYPE_F32, DTYPE_F16, DTYPE_BF16; H5_U8 for pixels */
     int text_element;  /* DTYPE_F32, DTYPE_F16, DTYPE_BF16 */
     int64_t text_dim;
-    bool normalised;                        /* latents: whether they come as (z - mean) / std */
-    const double *latent_mean, *latent_std; /* [channels]; both NULL: left out */
-    double fps;                             /* 0: not known */
+    bool normalised;                          /* latents: whether they come as (z - mean) / std */
+    const double *latent_mean, *latent_std;   /* [channels]; both NULL: left out */
+    double fps;                               /* 0: not known */
     const char *video_encoder, *text_encoder; /* NULL: not known */
     const char *negative_prompt;
     const float *negative_rows; /* [n_negative_rows, text_dim] */
@@ -28,9 +28,9 @@ struct DatasetWriter;
 struct DatasetWriter *dataset_writer_open(const char *path, const struct DatasetSpec *spec,
                                           struct Error *err);
 /* Adds a sample: video [channels, frames, height, width] float32, pixels in [-1, 1] (u8: rounded,
- * values outside become the nearest); text [n_rows, text_dim] float32.  Values that are not finite, or
- * not once they have the stored type, are an error; so is a prompt that is not UTF-8.  After an error the
- * writer can only be discarded. */
+ * values outside become the nearest); text [n_rows, text_dim] float32.  Values that are not finite,
+ * or not once they have the stored type, are an error; so is a prompt that is not UTF-8.  After an
+ * error the writer can only be discarded. */
 bool dataset_writer_append(struct DatasetWriter *writer, const char *prompt, const float *video,
                            const float *text, int64_t n_rows, struct Error *err);
 /* Completes the file and frees the writer.  After a failure nothing of the file is left. */

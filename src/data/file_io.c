@@ -1,3 +1,4 @@
+/* Loops round pread and pwrite, which may stop early. */
 #include "data/file_io.h"
 
 #include <errno.h>

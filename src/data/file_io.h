@@ -1,5 +1,4 @@
-/* Regular files by descriptor: whole transfers at given offsets, or an error that names the file.
- */
+/* Regular files by descriptor: whole transfers at given offsets, or errors that name the file. */
 #ifndef TMD_DATA_FILE_IO_H
 #define TMD_DATA_FILE_IO_H
 

@@ -17,8 +17,8 @@ static bool read_shape(struct H5Array *array, const char *where, struct Error *e
     hsize_t dims[H5_MAX_RANK] = {0};
     bool simple = H5Sis_simple(space) > 0 && H5Sget_simple_extent_type(space) != H5S_NULL;
     int rank = simple ? H5Sget_simple_extent_ndims(space) : -1;
-    bool fits = rank >= 0 && rank <= H5_MAX_RANK &&
-                H5Sget_simple_extent_dims(space, dims, NULL) >= 0;
+    bool fits =
+        rank >= 0 && rank <= H5_MAX_RANK && H5Sget_simple_extent_dims(space, dims, NULL) >= 0;
     H5Sclose(space);
     if (!fits)
         return error_set(err, "%s: expected an array of at most %d dimensions", where, H5_MAX_RANK);
@@ -30,15 +30,16 @@ static bool read_shape(struct H5Array *array, const char *where, struct Error *e
         if (i == 0)
             array->n_rows = array->dims[0];
         else
-            overflow |= dims[i] == 0 || __builtin_mul_overflow(array->row_elems, array->dims[i],
-                                                                &array->row_elems);
+            overflow |= dims[i] == 0 ||
+                        __builtin_mul_overflow(array->row_elems, array->dims[i], &array->row_elems);
         overflow |= array->dims[i] < 0;
     }
     int64_t n_bytes;
-    overflow = overflow ||
-               __builtin_mul_overflow(array->row_elems, stored_bytes(array->dataset, array->element),
-                                      &array->row_bytes) ||
-               __builtin_mul_overflow(array->row_bytes, array->n_rows, &n_bytes);
+    overflow =
+        overflow ||
+        __builtin_mul_overflow(array->row_elems, stored_bytes(array->dataset, array->element),
+                               &array->row_bytes) ||
+        __builtin_mul_overflow(array->row_bytes, array->n_rows, &n_bytes);
     return !overflow || error_set(err, "%s has impossible dimensions", where);
 }
 
@@ -49,8 +50,10 @@ static bool read_chunking(struct H5Array *array, hid_t list, const char *where, 
         return error_set(err, "%s has a damaged chunk shape", where);
     for (int i = 1; i < array->rank; i++)
         if ((int64_t)chunk[i] != array->dims[i])
-            return error_set(err, "%s: expected chunks of whole rows (%lld along dimension %d), got "
-                                  "%lld", where, (long long)array->dims[i], i, (long long)chunk[i]);
+            return error_set(err,
+                             "%s: expected chunks of whole rows (%lld along dimension %d), got "
+                             "%lld",
+                             where, (long long)array->dims[i], i, (long long)chunk[i]);
     array->chunk_rows = (int64_t)chunk[0];
     if (array->chunk_rows < 1 ||
         __builtin_mul_overflow(array->chunk_rows, array->row_bytes, &array->chunk_bytes) ||
@@ -61,22 +64,22 @@ static bool read_chunking(struct H5Array *array, hid_t list, const char *where, 
     return true;
 }
 
-/* A header can claim any length; storage that is really there bounds it by the length of the file. */
+/* A header can claim any length; storage that is really there bounds it by the length of the file.
+ */
 static bool check_storage(const struct H5Array *array, const char *where, struct Error *err) {
     if (array->n_rows == 0) return true;
     if (array->chunk_rows == 0) {
         int64_t n_bytes = (int64_t)H5Dget_storage_size(array->dataset);
         return n_bytes == array->n_rows * array->row_bytes ||
                error_set(err, "%s: expected %lld rows, but %lld bytes are stored", where,
-                                 (long long)array->n_rows, (long long)n_bytes);
+                         (long long)array->n_rows, (long long)n_bytes);
     }
     hsize_t n_found = 0;
     int64_t n_chunks = array->n_rows / array->chunk_rows + (array->n_rows % array->chunk_rows > 0);
     hid_t space = H5Dget_space(array->dataset);
     bool counted = H5Dget_num_chunks(array->dataset, space, &n_found) >= 0;
     H5Sclose(space);
-    if (!counted)
-        return h5_error(err, "%s has a damaged chunk index", where);
+    if (!counted) return h5_error(err, "%s has a damaged chunk index", where);
     return (int64_t)n_found == n_chunks ||
            error_set(err, "%s: expected %lld chunks, %lld are stored", where, (long long)n_chunks,
                      (long long)n_found);
@@ -114,8 +117,10 @@ bool h5_array_open(hid_t location, const char *name, struct H5Array *array, stru
     char *where = h5_where(array->dataset);
     array->element = h5_element_of(array->dataset);
     bool good = array->element != H5_ELEMENT_COUNT ||
-                error_set(err, "%s: expected little-endian elements of type f32, f16, bf16, f64, "
-                               "i64, u8, u32 or text, got another type", where);
+                error_set(err,
+                          "%s: expected little-endian elements of type f32, f16, bf16, f64, "
+                          "i64, u8, u32 or text, got another type",
+                          where);
     good = good && read_shape(array, where, err) && read_layout(array, where, err);
     if (good && array->element == H5_TEXT)
         good = h5_heap_open(&array->heap, array->dataset, err) || error_prefix(err, "%s", where);
@@ -147,9 +152,10 @@ static hid_t cache_list(const struct H5Array *array) {
     enum { SLOTS = 521, USUAL_BYTES = 1 << 20 };
     size_t n_bytes = (size_t)array->chunk_bytes;
     hid_t list = H5Pcreate(H5P_DATASET_ACCESS);
-    TMD_CHECK(list >= 0 && H5Pset_chunk_cache(list, SLOTS,
-                                              n_bytes > USUAL_BYTES ? n_bytes : USUAL_BYTES,
-                                              1.0) >= 0, "HDF5 refused a chunk cache");
+    TMD_CHECK(list >= 0 &&
+                  H5Pset_chunk_cache(list, SLOTS, n_bytes > USUAL_BYTES ? n_bytes : USUAL_BYTES,
+                                     1.0) >= 0,
+              "HDF5 refused a chunk cache");
     return list;
 }
 
@@ -176,8 +182,8 @@ static bool plan_array(struct H5Array *array, hid_t location, const char *name,
     for (int i = 0; i < layout->rank; i++) array->dims[i] = layout->dims[i];
     bool fits = true;
     for (int i = 1; i < layout->rank; i++)
-        fits = fits && !__builtin_mul_overflow(array->row_elems, layout->dims[i],
-                                               &array->row_elems);
+        fits =
+            fits && !__builtin_mul_overflow(array->row_elems, layout->dims[i], &array->row_elems);
     fits = fits &&
            !__builtin_mul_overflow(array->row_elems, stored_bytes(location, layout->element),
                                    &array->row_bytes) &&

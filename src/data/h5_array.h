@@ -1,13 +1,14 @@
 /* Arrays in HDF5 files, read and written by rows (indices along the first dimension).
  *
  * What is accepted: contiguous, compact or chunked datasets whose chunks hold whole rows (a chunk's
- * other dimensions are the array's), all chunks present, of at most H5_MAX_CHUNK_BYTES, stored plain or
- * through some of byte shuffle, then zstd (32015) or deflate, then fletcher32.  What is refused:
- * external storage, virtual datasets, other filters, element types that h5_element.h does not name.
+ * other dimensions are the array's), all chunks present, of at most H5_MAX_CHUNK_BYTES, stored
+ * plain or through some of byte shuffle, then zstd (32015) or deflate, then fletcher32.  What is
+ * refused: external storage, virtual datasets, other filters, element types that h5_element.h does
+ * not name.
  *
- * Chunks are read raw and decoded here rather than by the library: the declared length of a chunk then
- * bounds every write, where HDF5's pipeline trusts what a filter returns; and decoding happens outside
- * the library's lock, beside a thread that writes a checkpoint.
+ * Chunks are read raw and decoded here rather than by the library: the declared length of a chunk
+ * then bounds every write, where HDF5's pipeline trusts what a filter returns; and decoding happens
+ * outside the library's lock, beside a thread that writes a checkpoint.
  *
  * An array has buffers for one chunk and belongs to one thread at a time. */
 #ifndef TMD_DATA_H5_ARRAY_H
@@ -50,8 +51,8 @@ struct H5Layout {
     int zstd_level;      /* of chunked arrays, with byte shuffle before it; 0: plain */
 };
 
-/* Opens the array `name` below `location`; h5_array_close gives it back.  Buffers are allocated here,
- * none later. */
+/* Opens the array `name` below `location`; h5_array_close gives it back.  Buffers are allocated
+ * here, none later. */
 bool h5_array_open(hid_t location, const char *name, struct H5Array *array, struct Error *err);
 /* Creates an array that can be written and read.  A chunked one can grow. */
 bool h5_array_create(hid_t location, const char *name, const struct H5Layout *layout,
@@ -68,8 +69,8 @@ bool h5_array_write(struct H5Array *array, int64_t first_row, int64_t n_rows, co
 /* in [n_rows, row_elems], behind the last row. */
 bool h5_array_append(struct H5Array *array, int64_t n_rows, const void *in, struct Error *err);
 
-/* One string of a text array (rank 1) of a file that is only read: at most max_bytes bytes, valid UTF-8,
- * in fresh memory that the caller frees. */
+/* One string of a text array (rank 1) of a file that is only read: at most max_bytes bytes, valid
+ * UTF-8, in fresh memory that the caller frees. */
 bool h5_text_read(struct H5Array *array, int64_t row, int64_t max_bytes, char **text,
                   struct Error *err);
 bool h5_text_append(struct H5Array *array, const char *text, struct Error *err);

@@ -135,7 +135,8 @@ bool h5_text_read(struct H5Array *array, int64_t row, int64_t max_bytes, char **
     h5_quiet();
     *text = NULL;
     TMD_CHECK(array->element == H5_TEXT && array->rank == 1, "not a list of texts");
-    if (!check_rows(array, row, 1, err) || !read_reference(array, row, reference, err)) return false;
+    if (!check_rows(array, row, 1, err) || !read_reference(array, row, reference, err))
+        return false;
     if (!h5_heap_read(&array->heap, reference, max_bytes, text, err))
         return row_error(err, array, row);
     if (utf8_valid(*text)) return true;

@@ -82,8 +82,8 @@ bool h5_attr_read_doubles(hid_t object, const char *name, double *values, int ma
     *n = (int)attribute.n;
     close_attribute(&attribute);
     char what[64];
-    snprintf(what, sizeof what, max_n == 1 ? "is not one number" : "is not a list of 1 to %d numbers",
-             max_n);
+    snprintf(what, sizeof what,
+             max_n == 1 ? "is not one number" : "is not a list of 1 to %d numbers", max_n);
     return good || attribute_error(err, object, name, what);
 }
 

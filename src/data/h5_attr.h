@@ -1,10 +1,11 @@
 /* Attributes of HDF5 objects: single numbers, lists of numbers, texts.
  *
- * Written as 64-bit little-endian numbers and fixed-length UTF-8 strings (those of variable length lie in
- * a heap without checksums, and HDF5 1.10 never comes back from a damaged one).  Read as h5py and others
- * write them: integers of any width and NumPy's booleans as int64, floats and integers as double,
- * strings of fixed or variable length.  A missing attribute, another type and an unexpected count are
- * errors that name file, object and attribute; h5_attr_exists asks first where it is optional. */
+ * Written as 64-bit little-endian numbers and fixed-length UTF-8 strings (those of variable length
+ * lie in a heap without checksums, and HDF5 1.10 never comes back from a damaged one).  Read as
+ * h5py and others write them: integers of any width and NumPy's booleans as int64, floats and
+ * integers as double, strings of fixed or variable length.  A missing attribute, another type and
+ * an unexpected count are errors that name file, object and attribute; h5_attr_exists asks first
+ * where it is optional. */
 #ifndef TMD_DATA_H5_ATTR_H
 #define TMD_DATA_H5_ATTR_H
 

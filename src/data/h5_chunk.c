@@ -28,12 +28,14 @@ bool h5_filters_read(hid_t creation_list, struct H5Filters *filters, struct Erro
     for (int i = 0; i < n_filters; i++) {
         size_t n_params = 0;
         unsigned int flags, info;
-        H5Z_filter_t id = H5Pget_filter2(creation_list, (unsigned)i, &flags, &n_params, NULL, 0,
-                                         NULL, &info);
+        H5Z_filter_t id =
+            H5Pget_filter2(creation_list, (unsigned)i, &flags, &n_params, NULL, 0, NULL, &info);
         int stage = stage_of(id);
         if (stage < 0)
-            return error_set(err, "expected chunks stored plain or through shuffle, zstd (%d), "
-                                  "deflate or fletcher32, got filter %d", H5_ZSTD_FILTER, (int)id);
+            return error_set(err,
+                             "expected chunks stored plain or through shuffle, zstd (%d), "
+                             "deflate or fletcher32, got filter %d",
+                             H5_ZSTD_FILTER, (int)id);
         if (stages[stage].order <= last_order)
             return error_set(err, "expected the filters in the order shuffle, zstd or deflate, "
                                   "fletcher32, got another order");
@@ -82,8 +84,8 @@ static bool deflate_decode(unsigned char *out, int64_t n_out, const unsigned cha
     return uncompress(out, &n, in, (uLong)n_in) == Z_OK && n == (uLongf)n_out;
 }
 
-/* The stored order is byte 0 of every element, then byte 1 of every element, ...; bytes that fill no
- * element stay at the end. */
+/* The stored order is byte 0 of every element, then byte 1 of every element, ...; bytes that fill
+ * no element stay at the end. */
 static void unshuffle(unsigned char *out, const unsigned char *in, int64_t n_bytes,
                       int64_t element_bytes) {
     int64_t n_elems = n_bytes / element_bytes, n_whole = n_elems * element_bytes;

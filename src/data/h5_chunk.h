@@ -12,7 +12,13 @@
 
 #include "error.h"
 
-enum H5Stage { H5_STAGE_SHUFFLE, H5_STAGE_ZSTD, H5_STAGE_DEFLATE, H5_STAGE_FLETCHER32, H5_STAGE_COUNT };
+enum H5Stage {
+    H5_STAGE_SHUFFLE,
+    H5_STAGE_ZSTD,
+    H5_STAGE_DEFLATE,
+    H5_STAGE_FLETCHER32,
+    H5_STAGE_COUNT
+};
 
 /* Which filters a dataset has: their position in its pipeline, which is their bit in the mask of
  * filters that a chunk left out; -1: absent. */
@@ -20,15 +26,15 @@ struct H5Filters {
     int position[H5_STAGE_COUNT];
 };
 
-/* Reads the pipeline of a dataset creation property list.  An error names the filter that is none of
- * ours, or says that the order is another; it does not name the dataset. */
+/* Reads the pipeline of a dataset creation property list.  An error names the filter that is none
+ * of ours, or says that the order is another; it does not name the dataset. */
 bool h5_filters_read(hid_t creation_list, struct H5Filters *filters, struct Error *err);
 
 /* The longest that a chunk of n_bytes can sensibly be once stored. */
 int64_t h5_chunk_stored_bound(int64_t n_bytes);
 
-/* out [n_out] from in [n_in]; scratch [n_out] is used by the shuffle.  `left_out` is the chunk's mask of
- * filters that were not applied.  The error says which stage failed. */
+/* out [n_out] from in [n_in]; scratch [n_out] is used by the shuffle.  `left_out` is the chunk's
+ * mask of filters that were not applied.  The error says which stage failed. */
 bool h5_chunk_decode(const struct H5Filters *filters, uint32_t left_out, int64_t element_bytes,
                      unsigned char *out, unsigned char *scratch, int64_t n_out,
                      const unsigned char *in, int64_t n_in, struct Error *err);

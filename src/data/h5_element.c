@@ -9,19 +9,27 @@ static const char bf16_attribute[] = "dtype";
 
 const char *h5_element_name(int element) {
     switch (element) {
-    case H5_U8: return "u8";
-    case H5_U32: return "u32";
-    case H5_TEXT: return "text";
-    default: return dtype_name((enum Dtype)element);
+    case H5_U8:
+        return "u8";
+    case H5_U32:
+        return "u32";
+    case H5_TEXT:
+        return "text";
+    default:
+        return dtype_name((enum Dtype)element);
     }
 }
 
 int64_t h5_element_bytes(int element) {
     switch (element) {
-    case H5_U8: return 1;
-    case H5_U32: return 4;
-    case H5_TEXT: return 0;
-    default: return dtype_bytes((enum Dtype)element);
+    case H5_U8:
+        return 1;
+    case H5_U32:
+        return 4;
+    case H5_TEXT:
+        return 0;
+    default:
+        return dtype_bytes((enum Dtype)element);
     }
 }
 
@@ -43,15 +51,24 @@ static hid_t text_type(void) {
 
 hid_t h5_element_type(int element) {
     switch (element) {
-    case DTYPE_F32: return H5Tcopy(H5T_IEEE_F32LE);
-    case DTYPE_F64: return H5Tcopy(H5T_IEEE_F64LE);
-    case DTYPE_I64: return H5Tcopy(H5T_STD_I64LE);
-    case DTYPE_BF16: return H5Tcopy(H5T_STD_U16LE);
-    case DTYPE_F16: return float16_type();
-    case H5_U8: return H5Tcopy(H5T_STD_U8LE);
-    case H5_U32: return H5Tcopy(H5T_STD_U32LE);
-    case H5_TEXT: return text_type();
-    default: return H5I_INVALID_HID;
+    case DTYPE_F32:
+        return H5Tcopy(H5T_IEEE_F32LE);
+    case DTYPE_F64:
+        return H5Tcopy(H5T_IEEE_F64LE);
+    case DTYPE_I64:
+        return H5Tcopy(H5T_STD_I64LE);
+    case DTYPE_BF16:
+        return H5Tcopy(H5T_STD_U16LE);
+    case DTYPE_F16:
+        return float16_type();
+    case H5_U8:
+        return H5Tcopy(H5T_STD_U8LE);
+    case H5_U32:
+        return H5Tcopy(H5T_STD_U32LE);
+    case H5_TEXT:
+        return text_type();
+    default:
+        return H5I_INVALID_HID;
     }
 }
 

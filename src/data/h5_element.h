@@ -1,11 +1,12 @@
 /* Element types of arrays in HDF5 files.  All numbers are little-endian.
  *
- *   f32 f64        IEEE floats
+ *   f32, f64       IEEE floats
  *   i64, u8, u32   integers
  *   f16            a 2-byte IEEE float (NumPy's float16, as h5py writes it)
- *   bf16           HDF5 1.10 has no such type: uint16 with the attribute dtype = "bf16" on the dataset;
- *                  in Python torch.from_numpy(d[()]).view(torch.bfloat16) or .view(ml_dtypes.bfloat16)
- *   text           variable-length strings */
+ *   bf16           HDF5 1.10 has no such type: uint16 with the attribute dtype = "bf16" on the
+ *                  dataset; in Python .view(ml_dtypes.bfloat16), or
+ *                  torch.from_numpy(d[()]).view(torch.bfloat16)
+ *   text           strings of variable length */
 #ifndef TMD_DATA_H5_ELEMENT_H
 #define TMD_DATA_H5_ELEMENT_H
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "data/atomic_file.h"
+#include "data/h5_sink.h"
 #include "data/h5_zstd.h"
 
 void h5_quiet(void) {
@@ -25,6 +26,8 @@ static herr_t keep_description(unsigned depth, const H5E_error2_t *entry, void *
 bool h5_error(struct Error *err, const char *format, ...) {
     char reason[256] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, keep_description, reason);
+    for (char *at = reason; *at; at++) /* some of HDF5's reasons hold a date with its line end */
+        if (*at == '\n') *at = ' ';
     va_list args;
     va_start(args, format);
     char text[sizeof err->text];
@@ -64,17 +67,16 @@ static bool check_regular_file(const char *path, struct Error *err) {
     return true;
 }
 
-/* The plain single-file driver, whatever the environment or the file's superblock asks for.  The format
- * of HDF5 1.10, the first whose every piece of metadata carries a checksum: a flipped bit in a header
- * is found instead of believed. */
-static hid_t access_list(void) {
+/* One file and no other, whatever the environment or the file's superblock asks for.  The format of
+ * HDF5 1.10 is the first whose every piece of metadata carries a checksum: a flipped bit in a
+ * header is found instead of believed. */
+static hid_t access_list(bool for_writing) {
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
-    if (list < 0 || H5Pset_fapl_sec2(list) < 0 || H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) < 0 ||
-        H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_LATEST) < 0 ||
-        H5Pset_file_locking(list, false, true) < 0) {
-        H5Pclose(list);
-        return H5I_INVALID_HID;
-    }
+    bool good = list >= 0 && (for_writing ? h5_sink_set(list) : H5Pset_fapl_sec2(list) >= 0) &&
+                H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) >= 0 &&
+                H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_LATEST) >= 0 &&
+                H5Pset_file_locking(list, false, true) >= 0;
+    TMD_CHECK(good, "HDF5 refused the access properties of a file");
     return list;
 }
 
@@ -82,7 +84,7 @@ bool h5_open_read(const char *path, hid_t *file, struct Error *err) {
     *file = H5I_INVALID_HID;
     if (!prepare_library(err) || !check_regular_file(path, err)) return false;
     if (H5Fis_hdf5(path) <= 0) return error_set(err, "'%s' is not an HDF5 file", path);
-    hid_t list = access_list();
+    hid_t list = access_list(false);
     *file = H5Fopen(path, H5F_ACC_RDONLY, list);
     if (*file < 0) h5_error(err, "'%s' is damaged or cut short", path);
     H5Pclose(list);
@@ -95,7 +97,7 @@ bool h5_create(const char *path, hid_t *file, struct Error *err) {
     int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) return error_set(err, "cannot create '%s': %s", path, strerror(errno));
     close(descriptor);
-    hid_t list = access_list();
+    hid_t list = access_list(true);
     *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
     if (*file < 0) {
         h5_error(err, "cannot create '%s'", path);
@@ -105,11 +107,21 @@ bool h5_create(const char *path, hid_t *file, struct Error *err) {
     return *file >= 0;
 }
 
+static bool write_error(struct Error *err, const char *path, int code) {
+    return error_set(err, "cannot write '%s': %s", path, strerror(code));
+}
+
+bool h5_check_written(hid_t file, const char *path, struct Error *err) {
+    int code = h5_sink_error(file);
+    return code == 0 || write_error(err, path, code);
+}
+
 bool h5_commit(hid_t file, const char *temporary, const char *path, struct Error *err) {
     h5_quiet();
-    bool good = H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
-    if (!good) h5_error(err, "cannot write '%s'", temporary);
-    if (H5Fclose(file) < 0 && good) good = h5_error(err, "cannot write '%s'", temporary);
+    struct H5Sink *sink = h5_sink_hold(file);
+    bool good = H5Fclose(file) >= 0 || h5_error(err, "cannot complete '%s'", temporary);
+    int code = h5_sink_release(sink);
+    if (code != 0) good = write_error(err, temporary, code);
     if (good) return atomic_file_publish(temporary, path, err);
     unlink(temporary);
     return false;
@@ -148,7 +160,8 @@ bool h5_exists(hid_t location, const char *name) {
 static bool check_hard_link(hid_t location, const char *path, const char *where,
                             struct Error *err) {
     H5L_info_t info;
-    if (!path[0] || !h5_exists(location, path)) return error_set(err, "%s has no '%s'", where, path);
+    if (!path[0] || !h5_exists(location, path))
+        return error_set(err, "%s has no '%s'", where, path);
     if (H5Lget_info(location, path, &info, H5P_DEFAULT) < 0)
         return h5_error(err, "cannot look up '%s' in %s", path, where);
     if (info.type != H5L_TYPE_HARD)
@@ -157,7 +170,7 @@ static bool check_hard_link(hid_t location, const char *path, const char *where,
     return true;
 }
 
-/* From the first component of `name` on, so that no look-up ever passes through an unchecked link. */
+/* From the first component of `name` on: no look-up ever passes through an unchecked link. */
 static bool check_hard_links(hid_t location, const char *name, const char *where,
                              struct Error *err) {
     char *path = xstrdup(name);

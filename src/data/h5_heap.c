@@ -14,7 +14,8 @@ static bool read_widths(hid_t location, int *address_bytes, int *length_bytes, i
     hid_t file = H5Iget_file_id(location), list = H5Fget_create_plist(file);
     size_t address = 0, length = 0;
     hsize_t user_block = 0;
-    bool good = H5Pget_sizes(list, &address, &length) >= 0 && H5Pget_userblock(list, &user_block) >= 0;
+    bool good =
+        H5Pget_sizes(list, &address, &length) >= 0 && H5Pget_userblock(list, &user_block) >= 0;
     H5Pclose(list);
     H5Fclose(file);
     *address_bytes = (int)address;
@@ -105,8 +106,8 @@ static const unsigned char *find_object(const struct H5Heap *heap, uint32_t inde
     return NULL;
 }
 
-bool h5_heap_read(struct H5Heap *heap, const unsigned char *reference, int64_t max_bytes, char **text,
-                  struct Error *err) {
+bool h5_heap_read(struct H5Heap *heap, const unsigned char *reference, int64_t max_bytes,
+                  char **text, struct Error *err) {
     uint32_t length = (uint32_t)load(reference, 4);
     uint64_t address = load(reference + 4, heap->address_bytes);
     uint32_t index = (uint32_t)load(reference + 4 + heap->address_bytes, 4);

@@ -5,9 +5,9 @@
  * (https://github.com/aparamon/HDF5Plugin-Zstandard), so h5py reads our files after
  * `import hdf5plugin`, and we read its.
  *
- * h5_array.h sets the filter on the arrays that it creates and decodes chunks on its own, knowing how
- * long they must be.  The registered filter serves HDF5's own pipeline, which does not tell a filter
- * that length; there a frame may claim H5_ZSTD_MAX_BYTES at most. */
+ * h5_array.h sets the filter on the arrays that it creates and decodes chunks on its own, knowing
+ * how long they must be.  The registered filter serves HDF5's own pipeline, which does not tell a
+ * filter that length; there a frame may claim H5_ZSTD_MAX_BYTES at most. */
 #ifndef TMD_DATA_H5_ZSTD_H
 #define TMD_DATA_H5_ZSTD_H
 

@@ -1,3 +1,4 @@
+/* jansson with limits and with messages that quote nothing. */
 #include "data/json_file.h"
 
 #include <stdlib.h>

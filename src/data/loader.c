@@ -7,8 +7,8 @@
 
 #include "data/sample_order.h"
 
-/* A ring of batches.  Of the n_slots, those from `n_taken` up to `n_filled` (counted since the start)
- * wait for the consumer; the one before them, n_taken - 1, is in the consumer's hands. */
+/* A ring of batches.  Of the n_slots, those from `n_taken` up to `n_filled` (counted since the
+ * start) wait for the consumer; the one before them, n_taken - 1, is in the consumer's hands. */
 struct Loader {
     struct Dataset *dataset;
     struct LoaderPlan plan;

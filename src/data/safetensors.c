@@ -1,5 +1,4 @@
-/* Opens one or several safetensors files as a single sorted list of tensors, and copies them out.
- */
+/* Opens one or several safetensors files as one sorted list of tensors, and copies them out. */
 #include "data/safetensors.h"
 
 #include <errno.h>
@@ -90,8 +89,7 @@ static int find_file(const struct Safetensors *st, const char *path) {
     return -1;
 }
 
-/* Opens every file of the map once.  Files lie beside the index: a name with a slash could lead
- * anywhere. */
+/* Opens every file of the map once.  Files lie beside the index: a slash could lead anywhere. */
 static bool open_files(struct Safetensors *st, const char *index_path, json_t *weight_map,
                        struct Error *err) {
     const char *name;

@@ -102,8 +102,7 @@ static int compare_places(const void *left, const void *right) {
     return by_width ? (int)by_width : compare_names(a, b);
 }
 
-/* Fills files with whole tensors, in the order of names, and returns how many it takes (at least
- * 1). */
+/* Fills files with whole tensors, in the order of names; returns how many it takes, at least 1. */
 static int assign_files(struct SafetensorsWriter *w) {
     int64_t filled = 0;
     int file = 0;
@@ -125,8 +124,7 @@ static char *file_path(const struct SafetensorsWriter *w, int file) {
     return xprintf("%s/%s-%05d-of-%05d.safetensors", w->folder, w->stem, file + 1, w->n_files);
 }
 
-/* The header of file f, in fresh memory; sets `begin` of its tensors, which must be sorted by
- * place. */
+/* The header of file f, in fresh memory; sets `begin` of its tensors, which are sorted by place. */
 static char *make_header(struct SafetensorsWriter *w, int f) {
     json_t *root = json_object();
     int64_t end = 0;

@@ -19,8 +19,7 @@ struct SafetensorsWriter *safetensors_writer_new(const char *path);
 struct SafetensorsWriter *safetensors_writer_new_sharded(const char *folder, const char *stem,
                                                          int64_t max_shard_bytes);
 
-/* An entry of "__metadata__" (of every file).  UTF-8; a later value of the same key replaces an
- * earlier. */
+/* An entry of "__metadata__" of every file, in UTF-8; a later value replaces an earlier. */
 void safetensors_writer_metadata(struct SafetensorsWriter *w, const char *key, const char *value);
 
 /* Names a tensor to come, at most once, in UTF-8; 0 <= n_dims <= SAFETENSORS_MAX_DIMS. */

@@ -12,8 +12,8 @@ static uint64_t feistel(uint64_t key, uint64_t epoch, int half_bits, uint64_t va
     uint64_t mask = (UINT64_C(1) << half_bits) - 1;
     uint64_t left = value >> half_bits, right = value & mask;
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        struct Philox bits = philox(key, (uint32_t)right, round, (uint32_t)epoch,
-                                    (uint32_t)(epoch >> 32));
+        struct Philox bits =
+            philox(key, (uint32_t)right, round, (uint32_t)epoch, (uint32_t)(epoch >> 32));
         uint64_t mixed = left ^ (bits.word[0] & mask);
         left = right;
         right = mixed;
@@ -22,8 +22,8 @@ static uint64_t feistel(uint64_t key, uint64_t epoch, int half_bits, uint64_t va
 }
 
 int64_t sample_order_at(uint64_t seed, int64_t n_samples, int64_t position) {
-    TMD_CHECK(n_samples >= 1 && position >= 0, "position %lld of %lld samples",
-              (long long)position, (long long)n_samples);
+    TMD_CHECK(n_samples >= 1 && position >= 0, "position %lld of %lld samples", (long long)position,
+              (long long)n_samples);
     uint64_t n = (uint64_t)n_samples, epoch = (uint64_t)position / n;
     uint64_t value = (uint64_t)position % n;
     if (n == 1) return 0;

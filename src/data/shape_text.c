@@ -1,3 +1,4 @@
+/* Shapes as text. */
 #include "data/shape_text.h"
 
 #include <stdio.h>

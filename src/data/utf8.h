@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* Whether the bytes up to the terminating zero are UTF-8: no stray or missing continuation bytes, no
- * overlong forms, no surrogates, nothing beyond U+10FFFF. */
+/* Whether the bytes up to the terminating zero are UTF-8: no stray or missing continuation bytes,
+ * no overlong forms, no surrogates, nothing beyond U+10FFFF. */
 bool utf8_valid(const char *text);
 
 #endif

@@ -41,8 +41,8 @@ static const char *find_problem(const struct Captions *captions, const char *tex
 static void add_line(struct Captions *captions, const char *text) {
     if (captions->n_lines == captions->capacity) {
         captions->capacity = captions->capacity ? 2 * captions->capacity : 64;
-        captions->lines = xrealloc(captions->lines, (unsigned long)captions->capacity *
-                                                        sizeof *captions->lines);
+        captions->lines =
+            xrealloc(captions->lines, (unsigned long)captions->capacity * sizeof *captions->lines);
     }
     char *name = xstrdup(text), *tab = strchr(name, '\t');
     *tab = '\0';

@@ -65,9 +65,15 @@ static const uint8_t *turned_pixel(const struct VideoScaler *scaler, struct Exte
                                    int y) {
     int from_x = x, from_y = y;
     switch (scaler->quarter_turns) {
-    case 1: from_x = y, from_y = extent.height - 1 - x; break;
-    case 2: from_x = extent.width - 1 - x, from_y = extent.height - 1 - y; break;
-    case 3: from_x = extent.width - 1 - y, from_y = x; break;
+    case 1:
+        from_x = y, from_y = extent.height - 1 - x;
+        break;
+    case 2:
+        from_x = extent.width - 1 - x, from_y = extent.height - 1 - y;
+        break;
+    case 3:
+        from_x = extent.width - 1 - y, from_y = x;
+        break;
     }
     return scaler->scaled + 3 * ((int64_t)from_y * extent.width + from_x);
 }

@@ -1,8 +1,8 @@
 /* From decoded frames of any kind to RGB pictures of one extent.
  *
  * The picture is what a player would show (non-square pixels, rotation by quarter turns, BT.601 or
- * BT.709 colours, limited or full range), scaled bicubically until it just covers the wanted extent, and
- * cropped to it around its centre. */
+ * BT.709 colours, limited or full range), scaled bicubically until it just covers the wanted
+ * extent, and cropped to it around its centre. */
 #ifndef TMD_DATA_VIDEO_FRAME_H
 #define TMD_DATA_VIDEO_FRAME_H
 

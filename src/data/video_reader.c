@@ -11,17 +11,18 @@
 
 #include "data/video_frame.h"
 
-static const char formats[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,nut,gif,"
-                              "ivf,m4v,asf";
-enum { MAX_PIXELS = 64 << 20 };       /* of a stored frame */
-static const double max_gap = 10.0;   /* seconds between two frames; more is a damaged time stamp */
+static const char formats[] =
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,nut,gif,"
+    "ivf,m4v,asf";
+enum { MAX_PIXELS = 64 << 20 };     /* of a stored frame */
+static const double max_gap = 10.0; /* seconds between two frames; more is a damaged time stamp */
 
 struct VideoReader {
     char *path;
     AVFormatContext *format;
     AVCodecContext *codec;
     AVPacket *packet;
-    AVFrame *current, *following; /* decoded; the wanted time is about or between theirs */
+    AVFrame *current, *following;        /* decoded; the wanted time is about or between theirs */
     double current_time, following_time; /* seconds */
     bool has_current, has_following, draining;
     double first_time, fps;
@@ -164,12 +165,11 @@ bool video_reader_next(struct VideoReader *reader, uint8_t *rgb, bool *end, stru
     while (reader->has_following &&
            fabs(reader->following_time - wanted) < fabs(reader->current_time - wanted) - tie)
         if (!advance(reader, err)) return false;
-    *end = !reader->has_following &&
-           wanted > reader->current_time + reader->interval - 0.01 / reader->fps; /* rounding again */
+    *end = !reader->has_following && wanted > reader->current_time + reader->interval -
+                                                  0.01 / reader->fps; /* rounding again */
     if (*end) return true;
     AVStream *stream = reader->format->streams[reader->stream];
-    double aspect =
-        av_q2d(av_guess_sample_aspect_ratio(reader->format, stream, reader->current));
+    double aspect = av_q2d(av_guess_sample_aspect_ratio(reader->format, stream, reader->current));
     if (!(aspect > 0.1 && aspect < 10.0)) aspect = 1.0; /* unknown or absurd */
     if (!video_scaler_apply(&reader->scaler, reader->current, aspect, rgb, err))
         return error_prefix(err, "'%s'", reader->path);

@@ -1,3 +1,4 @@
+/* One table of sizes with their names in both forms drives reading, writing and checking. */
 #include "data/wan_config.h"
 
 #include <stddef.h>
@@ -90,8 +91,7 @@ static bool read_patch_size(const json_t *root, int64_t patch_size[3], struct Er
     return true;
 }
 
-/* Options of other members of the family change the architecture: refuse them rather than misread.
- */
+/* Other members of the family have other architectures: refuse them rather than misread. */
 static bool check_family(const json_t *root, struct Error *err) {
     const char *type = json_string_value(json_object_get(root, "model_type"));
     const char *norm = json_string_value(json_object_get(root, "qk_norm"));
@@ -123,7 +123,7 @@ static bool read_model(const json_t *root, struct ModelConfig *model, struct Err
             return false;
     }
     if (form == WAN_DIFFUSERS) {
-        int64_t head_dim;
+        int64_t head_dim = 0;
         if (!read_size(root, "attention_head_dim", WAN_DEFAULT_HEAD_DIM, &head_dim, err))
             return false;
         if (__builtin_mul_overflow(head_dim, model->num_heads, &model->dim))

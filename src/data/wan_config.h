@@ -25,8 +25,7 @@ bool wan_config_write(const char *path, const struct ModelConfig *model, enum Wa
 /* The same as the `model:` section of one of this program's configurations; the caller frees it. */
 char *wan_config_to_yaml(const struct ModelConfig *model);
 
-/* Sizes that no model can have: not positive, absurdly large, heads that do not divide the width.
- */
+/* Refuses sizes that are not positive or absurdly large, and heads that do not divide the width. */
 bool wan_config_check(const struct ModelConfig *model, struct Error *err);
 
 #endif

@@ -1,3 +1,4 @@
+/* Everything is written to a partial folder, which is renamed at the end. */
 #include "data/wan_export.h"
 
 #include <dirent.h>

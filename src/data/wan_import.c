@@ -1,3 +1,4 @@
+/* Recognise, check everything, and only then copy, one tensor at a time. */
 #include "data/wan_import.h"
 
 #include <math.h>

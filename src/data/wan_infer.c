@@ -1,3 +1,4 @@
+/* Each size is an extent of one tensor that every Wan model has. */
 #include "data/wan_infer.h"
 
 #include <stdio.h>
@@ -30,8 +31,8 @@ static bool infer_extent(const struct Safetensors *st, const struct WanNaming *n
     return true;
 }
 
-/* in_dim and patch_size from the convolution [dim, in, pt, ph, pw] or the flat layer [dim, in *
- * volume]. */
+/* in_dim and patch_size, from the convolution [dim, in, pt, ph, pw] or the flat layer
+ * [dim, in * pt * ph * pw]. */
 static bool infer_patch(const struct Safetensors *st, const struct WanNaming *naming,
                         struct ModelConfig *model, struct Error *err) {
     static const int64_t usual[3] = {1, 2, 2};

@@ -6,8 +6,7 @@
 #include "data/safetensors.h"
 #include "data/wan_layout.h"
 
-/* The number in the file of the tensor that the original layout calls `name`; -1: it is not there.
- */
+/* The number in the file of the tensor that the original layout calls `name`; -1: none. */
 int64_t wan_find_tensor(const struct Safetensors *st, const struct WanNaming *naming,
                         const char *name);
 

@@ -1,3 +1,4 @@
+/* One table of names and shapes; everything else looks things up in it. */
 #include "data/wan_layout.h"
 
 #include <stdio.h>

@@ -2,8 +2,7 @@
  *
  * "Original" is the layout of the Wan repository and of this program; "diffusers" is that of
  * Hugging Face's port.  They differ in names only; norm3 is called norm2 there.  Everything comes
- * from one table (wan_layout.c), so that mapping either way, counting and checking shapes cannot
- * disagree. */
+ * from one table (wan_layout.c), so that mapping, counting and checking shapes cannot disagree. */
 #ifndef TMD_DATA_WAN_LAYOUT_H
 #define TMD_DATA_WAN_LAYOUT_H
 

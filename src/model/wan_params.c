@@ -1,7 +1,9 @@
 /* Tables of names, shapes and initial values.
  *
- * Wan starts linear layers uniformly within +-sqrt(6 / (n_in + n_out)) (Xavier), text and time MLPs at
- * N(0, 0.02), modulations at N(0, 1/sqrt(D)), the output layer and all biases at zero. */
+ * Wan starts linear layers uniformly within +-sqrt(6 / (n_in + n_out)) (Xavier), modulations at
+ * N(0, 1/sqrt(D)), the output layer and all biases at zero.  Its text and time MLPs start at N(0, 0.02),
+ * which for its 4,096-wide text is about 1/sqrt(n_in); we take 1/sqrt(n_in) itself, because in a small
+ * model 0.02 leaves text and time so faint that training hardly finds them. */
 #include "model/wan_params.h"
 
 #include <math.h>
@@ -55,13 +57,13 @@ static void add_embeddings(struct ParamTable *table, const struct ModelConfig *c
         (int64_t[PARAM_MAX_DIMS]){c->dim, c->in_dim, c->patch_size[0], c->patch_size[1],
                                   c->patch_size[2]});
     add_bias(b, "patch_embedding.bias", 0, c->dim);
-    add_normal_matrix(b, "text_embedding.0.weight", 0, 0.02, c->dim, c->text_dim);
+    add_normal_matrix(b, "text_embedding.0.weight", 0, 1.0 / sqrt((double)c->text_dim), c->dim, c->text_dim);
     add_bias(b, "text_embedding.0.bias", 0, c->dim);
-    add_normal_matrix(b, "text_embedding.2.weight", 0, 0.02, c->dim, c->dim);
+    add_normal_matrix(b, "text_embedding.2.weight", 0, 1.0 / sqrt((double)c->dim), c->dim, c->dim);
     add_bias(b, "text_embedding.2.bias", 0, c->dim);
-    add_normal_matrix(b, "time_embedding.0.weight", PARAM_F32, 0.02, c->dim, c->freq_dim);
+    add_normal_matrix(b, "time_embedding.0.weight", PARAM_F32, 1.0 / sqrt((double)c->freq_dim), c->dim, c->freq_dim);
     add_bias(b, "time_embedding.0.bias", PARAM_F32, c->dim);
-    add_normal_matrix(b, "time_embedding.2.weight", PARAM_F32, 0.02, c->dim, c->dim);
+    add_normal_matrix(b, "time_embedding.2.weight", PARAM_F32, 1.0 / sqrt((double)c->dim), c->dim, c->dim);
     add_bias(b, "time_embedding.2.bias", PARAM_F32, c->dim);
     add_matrix(b, "time_projection.1.weight", PARAM_F32, 6 * c->dim, c->dim);
     add_bias(b, "time_projection.1.bias", PARAM_F32, 6 * c->dim);

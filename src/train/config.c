@@ -174,6 +174,17 @@ bool config_load(struct Config *config, const char *path, struct Error *err) {
     return load_layer(config, path, NULL, err);
 }
 
+bool config_load_text(struct Config *config, const char *name, const char *text,
+                      struct Error *err) {
+    struct Doc doc;
+    int line = 1;
+    bool ok = doc_parse(&doc, text, strlen(text), &line, err);
+    if (!ok) error_prefix(err, "%s:%d", name, line);
+    ok = ok && apply_doc(config, &doc, name, err);
+    doc_free(&doc);
+    return ok;
+}
+
 /* ---- overrides ---- */
 
 static bool apply_override(struct Config *config, const char *assignment, struct Error *err) {

@@ -145,6 +145,10 @@ void config_free(struct Config *config);
  * error `config` may hold a part of the file; only config_free is of use then. */
 bool config_load(struct Config *config, const char *path, struct Error *err);
 
+/* The same for a text at hand, such as the one that a checkpoint carries; `name` stands for it in
+ * messages.  A key `base` is not followed. */
+bool config_load_text(struct Config *config, const char *name, const char *text, struct Error *err);
+
 /* One override "section.key=value" (or "out=...", "resume=..."), in the syntax of a YAML value; with
  * nothing behind "=" it is the empty string.  On an error, which names the assignment, `config` is
  * unchanged. */

@@ -1,6 +1,7 @@
 /* The memory of a run, found by running its steps on the backend that computes nothing. */
 #include <stdlib.h>
 
+#include "train/preview.h"
 #include "train/trainer.h"
 
 int64_t memory_plan_total(const struct MemoryPlan *plan) {
@@ -49,6 +50,8 @@ struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShap
     struct StepTapes *tapes = step_tapes_create();
     plan.step = step_peak(config, &nets, capacity, tapes);
     step_tapes_destroy(tapes);
+    int64_t preview = preview_arena_bytes(&nets);
+    if (preview > plan.step) plan.step = preview;
     batch_free(&batch);
     networks_free(&nets);
     be->destroy(be);

@@ -3,7 +3,8 @@
 #include <time.h>
 
 const char *phase_name(enum Phase phase) {
-    static const char *const names[PHASE_COUNT] = {"data", "compute", "reduce", "update", "save"};
+    static const char *const names[PHASE_COUNT] = {"data",   "compute", "reduce",
+                                                   "update", "save",    "preview"};
     return names[phase];
 }
 

@@ -2,9 +2,17 @@
 #ifndef TMD_PHASE_TIMER_H
 #define TMD_PHASE_TIMER_H
 
-enum Phase { PHASE_DATA, PHASE_COMPUTE, PHASE_REDUCE, PHASE_UPDATE, PHASE_SAVE, PHASE_COUNT };
+enum Phase {
+    PHASE_DATA,
+    PHASE_COMPUTE,
+    PHASE_REDUCE,
+    PHASE_UPDATE,
+    PHASE_SAVE,
+    PHASE_PREVIEW,
+    PHASE_COUNT
+};
 
-/* "data", "compute", "reduce", "update", "save" */
+/* "data", "compute", "reduce", "update", "save", "preview" */
 const char *phase_name(enum Phase phase);
 
 /* Seconds of a clock that never jumps. */

@@ -10,6 +10,7 @@
 #include "train/batch.h"
 #include "train/grad_sync.h"
 #include "train/metrics.h"
+#include "train/preview.h"
 #include "train/run_state.h"
 
 struct Trainer {
@@ -25,6 +26,7 @@ struct Trainer {
     double *scratch; /* device: one double */
     struct Loader *loader;
     struct Metrics metrics; /* rank 0 */
+    struct Preview preview; /* rank 0 */
     struct RunState state;
     int64_t first_in_batch, n_local; /* this rank's share of the global batch */
     int64_t memory_bytes;
@@ -32,10 +34,10 @@ struct Trainer {
 
 /* Bytes of device memory of this rank, by what they are for. */
 struct MemoryPlan {
-    int64_t weights[ROLE_COUNT], batch, step;
+    int64_t weights[ROLE_COUNT], batch, step; /* step: a preview happens in the same memory */
 };
 int64_t memory_plan_total(const struct MemoryPlan *plan);
-/* Runs every kind of step of the stage over the plan backend. */
+/* Runs every kind of step of the stage, and a preview, over the plan backend. */
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
                                    int64_t n_local, enum Dtype act_dtype);
 void memory_plan_print(const struct MemoryPlan *plan, FILE *out);

@@ -3,46 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "train/data_fit.h"
+#include "train/folders.h"
 #include "train/kd_pairs.h"
 #include "train/trainer.h"
-
-/* mkdir -p */
-static bool make_folder(const char *path, struct Error *err) {
-    char *partial = xstrdup(path);
-    bool ok = true;
-    for (char *slash = strchr(partial + 1, '/'); ok; slash = strchr(slash + 1, '/')) {
-        if (slash) *slash = '\0';
-        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
-            ok = error_set(err, "%s: cannot make this folder: %s", partial, strerror(errno));
-        if (!slash) break;
-        *slash = '/';
-    }
-    free(partial);
-    return ok;
-}
-
-static struct VideoShape dataset_shape(const struct DatasetInfo *info) {
-    return (struct VideoShape){info->frames, info->height, info->width};
-}
-
-static bool check_data(const struct Trainer *t, struct Error *err) {
-    const struct DatasetInfo *info = dataset_info(t->dataset);
-    const struct ModelConfig *m = &t->config->model;
-    struct VideoShape video = dataset_shape(info);
-    const char *file = t->config->data.files.items[0];
-    if (info->channels != m->in_dim)
-        return error_set(err, "%s: samples have %lld channels, model.in_dim is %lld", file,
-                         (long long)info->channels, (long long)m->in_dim);
-    if (info->text_dim != m->text_dim)
-        return error_set(err, "%s: text rows have %lld elements, model.text_dim is %lld", file,
-                         (long long)info->text_dim, (long long)m->text_dim);
-    if (info->max_text_rows > m->text_len)
-        return error_set(err, "%s: a prompt has %lld text rows, model.text_len is %lld", file,
-                         (long long)info->max_text_rows, (long long)m->text_len);
-    return config_check_video(t->config, &video, err);
-}
 
 /* This rank's samples of every global batch. */
 static bool share_batch(struct Trainer *t, struct Error *err) {
@@ -58,7 +23,7 @@ static bool share_batch(struct Trainer *t, struct Error *err) {
 static bool open_data(struct Trainer *t, struct Error *err) {
     const struct StringList *files = &t->config->data.files;
     t->dataset = dataset_open(files->items, files->n, err);
-    return t->dataset && check_data(t, err) && share_batch(t, err);
+    return t->dataset && data_fits(t->config, t->dataset, files->items[0], err) && share_batch(t, err);
 }
 
 static bool write_resolved_config(const struct Config *config, struct Error *err) {
@@ -78,14 +43,14 @@ static bool write_resolved_config(const struct Config *config, struct Error *err
 static bool prepare_folders(struct Trainer *t, struct Error *err) {
     if (t->comm->rank) return true;
     char *checkpoints = run_checkpoint_folder(t->config);
-    bool ok = make_folder(checkpoints, err) && write_resolved_config(t->config, err);
+    bool ok = folder_make(checkpoints, err) && write_resolved_config(t->config, err);
     free(checkpoints);
     return ok;
 }
 
 static bool allocate(struct Trainer *t, struct Error *err) {
     const struct Config *config = t->config;
-    struct VideoShape video = dataset_shape(dataset_info(t->dataset));
+    struct VideoShape video = data_video_shape(dataset_info(t->dataset));
     struct MemoryPlan plan = memory_plan_make(config, video, t->n_local, t->be->act_dtype);
     int64_t capacity = t->n_local < config->train.micro_batch ? t->n_local : config->train.micro_batch;
     t->memory_bytes = memory_plan_total(&plan);
@@ -102,6 +67,10 @@ static bool allocate(struct Trainer *t, struct Error *err) {
     if (ok) batch_init(&t->batch, &t->nets, capacity, negative);
     free(negative);
     return ok;
+}
+
+static bool open_preview(struct Trainer *t, struct Error *err) {
+    return t->comm->rank || preview_open(&t->preview, t->config, t->dataset, err);
 }
 
 static bool load_state(struct Trainer *t, struct Error *err) {
@@ -147,8 +116,8 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 }
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
-    bool (*const phases[])(struct Trainer *, struct Error *) = {open_data, prepare_folders, allocate,
-                                                                load_state, open_pairs, open_streams};
+    bool (*const phases[])(struct Trainer *, struct Error *) = {
+        open_data, prepare_folders, open_preview, allocate, load_state, open_pairs, open_streams};
     *t = (struct Trainer){.config = config, .comm = comm, .be = backend_cpu_create()};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};
@@ -161,6 +130,7 @@ bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *c
 void trainer_close(struct Trainer *t) {
     loader_close(t->loader);
     metrics_close(&t->metrics);
+    preview_close(&t->preview);
     if (t->batch.nets) batch_free(&t->batch);
     if (t->tapes) step_tapes_destroy(t->tapes);
     if (t->scratch) t->be->memory_free(t->be, t->scratch);

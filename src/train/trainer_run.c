@@ -139,6 +139,14 @@ static void save(struct Trainer *t) {
     if (t->comm->rank == 0 && !run_state_save(&t->state, &t->nets, &err)) comm_fail(t->comm, &err);
 }
 
+/* A preview that cannot be written is reported, but no reason to lose a run. */
+static void preview(struct Trainer *t) {
+    struct Error err;
+    if (t->comm->rank || !preview_due(t->config, t->state.iteration)) return;
+    if (!preview_write(&t->preview, &t->nets, &t->arena, t->state.iteration, &err))
+        error_report(&err);
+}
+
 /* One iteration; *interrupted: a signal has reached some rank. */
 static void iterate(struct Trainer *t, bool *interrupted) {
     struct IterationReport report = {.iteration = t->state.iteration,
@@ -178,6 +186,8 @@ static void iterate(struct Trainer *t, bool *interrupted) {
     bool last = t->state.iteration == t->config->train.iterations;
     if (*interrupted || last || (every && t->state.iteration % every == 0)) save(t);
     phase_timer_end(&report.timer, PHASE_SAVE);
+    if (!*interrupted) preview(t);
+    phase_timer_end(&report.timer, PHASE_PREVIEW);
     if (t->comm->rank == 0 && !metrics_report(&t->metrics, &report, &err)) comm_fail(t->comm, &err);
 }
 

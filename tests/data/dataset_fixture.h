@@ -18,8 +18,8 @@ enum {
 /* Pixels in f32, text in f32, checksums, the negative prompt "nothing" of two rows. */
 struct DatasetSpec fixture_spec(void);
 
-/* Sample `tag`: values are multiples of 1/64 in [-1, 1), exact in every float type of 8 bits mantissa;
- * the prompt is "sample <tag>" and has tag % (FIXTURE_MAX_ROWS + 1) rows. */
+/* Sample `tag`: values are multiples of 1/64 in [-1, 1), exact in every float type of 8 bits
+ * mantissa; the prompt is "sample <tag>" and has tag % (FIXTURE_MAX_ROWS + 1) rows. */
 void fixture_video(float video[FIXTURE_VIDEO], int64_t tag);
 /* Padded with zeros to FIXTURE_MAX_ROWS; returns the number of real rows. */
 int64_t fixture_text(float text[FIXTURE_TEXT], int64_t tag);

@@ -20,14 +20,28 @@ struct Values {
 #define AT(field) offsetof(struct Values, field)
 static const struct Arg args[] = {
     {.name = "count", .type = ARG_INT, .offset = AT(count), .min = 1, .max = 9, .help = "how many"},
-    {.name = "level", .type = ARG_INT, .offset = AT(level), .fallback = "3", .min = -5, .max = 9,
+    {.name = "level",
+     .type = ARG_INT,
+     .offset = AT(level),
+     .fallback = "3",
+     .min = -5,
+     .max = 9,
      .help = "effort"},
-    {.name = "rate", .type = ARG_REAL, .offset = AT(rate), .fallback = "0.5", .min = 0, .max = 2,
+    {.name = "rate",
+     .type = ARG_REAL,
+     .offset = AT(rate),
+     .fallback = "0.5",
+     .min = 0,
+     .max = 2,
      .help = "speed"},
     {.name = "out", .type = ARG_TEXT, .offset = AT(out), .fallback = "", .help = "file"},
     {.name = "name", .type = ARG_TEXT, .offset = AT(name), .fallback = "anon", .help = "who"},
-    {.name = "type", .type = ARG_CHOICE, .offset = AT(type), .fallback = "f32",
-     .choices = "u8|f32|bf16", .help = "stored as"},
+    {.name = "type",
+     .type = ARG_CHOICE,
+     .offset = AT(type),
+     .fallback = "f32",
+     .choices = "u8|f32|bf16",
+     .help = "stored as"},
     {.name = "quick", .type = ARG_SWITCH, .offset = AT(quick), .help = "hurry"},
 };
 static const struct ArgTable table = {
@@ -67,8 +81,10 @@ static void test_values(void **state) {
     assert_string_equal(v.name, "anon");
     assert_string_equal(v.type, "f32");
     assert_string_equal(joined, "a");
-    assert_int_equal(parse("a --quick --count=9 --level -5 --rate=1e-1 --out=x=y b --type bf16 --name=",
-                           &v, joined, &err), ARGS_RUN);
+    assert_int_equal(
+        parse("a --quick --count=9 --level -5 --rate=1e-1 --out=x=y b --type bf16 --name=", &v,
+              joined, &err),
+        ARGS_RUN);
     assert_true(v.count == 9 && v.level == -5 && v.rate == 0.1 && v.quick);
     assert_string_equal(v.out, "x=y");
     assert_string_equal(v.name, "");

@@ -1,15 +1,20 @@
-/* Datasets: what the writer takes the reader gives back, in every element type; files that disagree, lie
- * or are damaged are refused by name; damage names the sample. */
+/* Datasets: what the writer takes the reader gives back, in every element type; files that
+ * disagree, lie or are damaged are refused by name; damage names the sample. */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "data/cmd_data_check.h"
 #include "data/dataset.h"
 #include "data/h5_array.h"
 #include "data/h5_attr.h"
@@ -17,7 +22,10 @@
 #include "dataset_fixture.h"
 #include "scratch.h"
 
-#define check(call) do { if (!(call)) fail_msg("%s: %s", #call, err.text); } while (0)
+#define check(call)                                                                                \
+    do {                                                                                           \
+        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
+    } while (0)
 #define check_error(call, part)                                                                    \
     do {                                                                                           \
         if (call) fail_msg("%s succeeded", #call);                                                 \
@@ -128,8 +136,8 @@ static void test_negative_and_prompt_search(void **state) {
 }
 
 /* f32 latents with per-channel statistics, from the file or Wan's. */
-static void check_normalised(int64_t channels, const double *mean, const double *std,
-                             bool in_file, bool normalised) {
+static void check_normalised(int64_t channels, const double *mean, const double *std, bool in_file,
+                             bool normalised) {
     struct Error err;
     struct DatasetSpec spec = fixture_spec();
     enum { ELEMS = 2 * 2, MOST = 16 * ELEMS };
@@ -163,8 +171,8 @@ static void test_latents_are_normalised_once(void **state) {
     (void)state;
     static const double mean[2] = {0.5, -2}, std[2] = {2, 0.25};
     /* First and last channel of Wan2.1's table; the others are read from the same one. */
-    static const double wan_mean[16] = {-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653,
-                                        -0.1517, 1.5508,  0.4134,  -0.0715, 0.5517, -0.3632,
+    static const double wan_mean[16] = {-0.7571, -0.7089, -0.9113, 0.1075,  -0.1745, 0.9653,
+                                        -0.1517, 1.5508,  0.4134,  -0.0715, 0.5517,  -0.3632,
                                         -0.1922, -0.9497, 0.2503,  -0.2921};
     static const double wan_std[16] = {2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708,
                                        2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579,
@@ -198,8 +206,8 @@ static void test_files_that_disagree(void **state) {
     struct Error err;
     static const float rows[2 * FIXTURE_TEXT_DIM] = {0};
     struct DatasetSpec spec = fixture_spec(), specs[7];
-    static const char *const reasons[7] = {"height",       "text_dim", "videos' type",
-                                           "text's type",  "text_encoder", "negative prompts",
+    static const char *const reasons[7] = {"height",          "text_dim",     "videos' type",
+                                           "text's type",     "text_encoder", "negative prompts",
                                            "negative prompts"};
     for (int i = 0; i < 7; i++) specs[i] = spec;
     specs[0].height = 5;
@@ -238,9 +246,9 @@ static void test_writer_refuses(void **state) {
         int64_t n_rows;
         float video_value, text_value;
     } cases[] = {
-        {"x", "value 5 is nan", 1, NAN, 0},       {"x", "value 5 is inf", 1, INFINITY, 0},
-        {"x", "value 5 is 70000", 1, 70000, 0},   {"x", "value 3 is -inf", 1, 0, -INFINITY},
-        {"\x80", "not valid UTF-8", 1, 0, 0},     {"x", "at most 4096 rows", 4097, 0, 0},
+        {"x", "value 5 is nan", 1, NAN, 0},     {"x", "value 5 is inf", 1, INFINITY, 0},
+        {"x", "value 5 is 70000", 1, 70000, 0}, {"x", "value 3 is -inf", 1, 0, -INFINITY},
+        {"\x80", "not valid UTF-8", 1, 0, 0},   {"x", "at most 4096 rows", 4097, 0, 0},
         {"x", "at most 4096 rows", -1, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -250,8 +258,9 @@ static void test_writer_refuses(void **state) {
         float old_video = video[5], old_text = text[3];
         video[5] = cases[i].video_value;
         text[3] = cases[i].text_value;
-        check_error(dataset_writer_append(writer, cases[i].prompt, video, text, cases[i].n_rows, &err),
-                    cases[i].reason);
+        check_error(
+            dataset_writer_append(writer, cases[i].prompt, video, text, cases[i].n_rows, &err),
+            cases[i].reason);
         assert_non_null(strstr(err.text, "sample 1"));
         video[5] = old_video;
         text[3] = old_text;
@@ -271,6 +280,45 @@ static void test_writer_refuses(void **state) {
     assert_non_null(writer);
     check_error(dataset_writer_finish(writer, &err), "no samples");
     assert_int_equal(scratch_count(folder, ".partial"), 0);
+}
+
+/* A limit on the length of files stands in for a full disk.  In a process of its own, which must
+ * get through its normal end, too: fails to write a dataset, then, with room again, writes one. */
+static _Noreturn void run_out_of_disk(size_t limit) {
+    struct Error err = {0};
+    struct DatasetSpec spec = fixture_spec();
+    struct rlimit lengths;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &lengths);
+    lengths.rlim_cur = limit;
+    setrlimit(RLIMIT_FSIZE, &lengths);
+    bool written = fixture_write(path, &spec, 0, N, &err);
+    lengths.rlim_cur = lengths.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &lengths);
+    bool named = strstr(err.text, "first.h5.partial': File too large") != NULL;
+    exit(!written && named && fixture_write(other, &spec, 0, N, &err) ? 42 : 1);
+}
+
+static void test_full_disk(void **state) {
+    (void)state;
+    struct Error err;
+    struct DatasetSpec spec = fixture_spec();
+    size_t n_whole;
+    check(fixture_write(path, &spec, 0, N, &err));
+    free(scratch_read(path, &n_whole));
+    for (size_t limit = 0; limit < n_whole; limit += n_whole / 9) {
+        fflush(NULL);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) run_out_of_disk(limit);
+        int status;
+        waitpid(child, &status, 0);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 42);
+        assert_int_equal(scratch_count(folder, ".partial"), 0);
+        check(reads_whole(path, &err)); /* the one from before */
+        check(reads_whole(other, &err));
+    }
 }
 
 /* ---- damage ---- */
@@ -296,8 +344,8 @@ static void find_chunk(const char *name, int64_t row, haddr_t *address, hsize_t 
     H5Fclose(file);
 }
 
-/* Bytes all over the stored chunks: a flip is found and blamed on the right sample, or is one of the few
- * bits of Zstandard's frame header that change nothing. */
+/* Bytes all over the stored chunks: a flip is found and blamed on the right sample, or is one of
+ * the few bits of Zstandard's frame header that change nothing. */
 static void test_flipped_bytes_name_the_sample(void **state) {
     (void)state;
     struct Error err;
@@ -525,6 +573,25 @@ static void test_latents_without_statistics(void **state) {
     check_error(reads_whole(path, &err), "latent_std to be 3 finite numbers");
 }
 
+/* ---- the commands ---- */
+
+static void test_verify_and_info(void **state) {
+    (void)state;
+    struct Error err;
+    struct DatasetSpec spec = fixture_spec();
+    hid_t file = open_to_change(&spec);
+    other_video(file);
+    assert_true(H5Fclose(file) >= 0);
+    check(fixture_write(other, &spec, 0, N, &err));
+    char *both[] = {"verify", other, path, NULL}, *good[] = {"verify", other, NULL};
+    char *missing[] = {"info", folder, NULL}, *none[] = {"verify", NULL};
+    assert_int_equal(cmd_data_verify(3, both), EXIT_USER);
+    assert_int_equal(cmd_data_verify(2, good), EXIT_OK);
+    assert_int_equal(cmd_data_verify(1, none), EXIT_USER);
+    assert_int_equal(cmd_data_info(3, both), EXIT_OK); /* which reads no videos */
+    assert_int_equal(cmd_data_info(2, missing), EXIT_USER);
+}
+
 static int set_up(void **state) {
     (void)state;
     folder = scratch_make();
@@ -550,10 +617,12 @@ int main(void) {
         cmocka_unit_test(test_files_are_one_dataset),
         cmocka_unit_test(test_files_that_disagree),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_flipped_bytes_name_the_sample),
         cmocka_unit_test(test_truncated_files),
         cmocka_unit_test(test_wrong_contents),
         cmocka_unit_test(test_latents_without_statistics),
+        cmocka_unit_test(test_verify_and_info),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

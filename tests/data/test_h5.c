@@ -1,5 +1,6 @@
-/* HDF5 access: every element type comes back bit for bit through every layout; what HDF5 itself writes
- * is read; chunks and headers that lie are refused, and so is everything that leads out of the file. */
+/* HDF5 access: every element type comes back bit for bit through every layout; what HDF5 itself
+ * writes is read; chunks and headers that lie are refused, and so is everything that leads out of
+ * the file. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -17,7 +18,10 @@
 #include "philox.h"
 #include "scratch.h"
 
-#define check(call) do { if (!(call)) fail_msg("%s: %s", #call, err.text); } while (0)
+#define check(call)                                                                                \
+    do {                                                                                           \
+        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
+    } while (0)
 #define check_error(call, part)                                                                    \
     do {                                                                                           \
         if (call) fail_msg("%s succeeded", #call);                                                 \
@@ -59,7 +63,12 @@ static void test_elements_in_all_layouts(void **state) {
         int64_t chunk_rows;
         int zstd_level;
     } layouts[] = {{0, 0}, {1, 0}, {4, 3}, {7, 1}, {100, 19}};
-    enum { ROWS = 11, ELEMS = 3 * 5, N = sizeof elements / sizeof *elements, BYTES = ROWS * ELEMS * 8 };
+    enum {
+        ROWS = 11,
+        ELEMS = 3 * 5,
+        N = sizeof elements / sizeof *elements,
+        BYTES = ROWS * ELEMS * 8
+    };
     unsigned char in[BYTES], out[BYTES];
     struct Error err;
     for (int e = 0; e < N; e++) {
@@ -126,7 +135,8 @@ static void test_append_and_read_back_while_writing(void **state) {
 
 static void test_texts_and_scalars(void **state) {
     (void)state;
-    static const char *const texts[] = {"", "a red square moving left", "ein größerer 红色 Kreis 🎈"};
+    static const char *const texts[] = {"", "a red square moving left",
+                                        "ein größerer 红色 Kreis 🎈"};
     struct Error err;
     struct H5Array array;
     char *text;
@@ -163,7 +173,8 @@ static void test_texts_and_scalars(void **state) {
     H5Fclose(file);
 }
 
-/* Every bit of the heap in which strings lie: a flip changes a text or is noticed; nothing loops. */
+/* Every bit of the heap in which strings lie: a flip changes a text or is noticed; nothing loops.
+ */
 static void test_damaged_string_heap(void **state) {
     (void)state;
     static const char *const texts[] = {"one", "", "a longer text of many words"};
@@ -201,6 +212,19 @@ static void test_damaged_string_heap(void **state) {
         h5_array_close(&array);
         H5Fclose(file);
     }
+    /* the eight bytes before a text are its length, which the reference repeats */
+    while (memcmp(bytes + at, "one", 3) != 0) at++;
+    for (size_t bit = 0; bit < 64; bit++) {
+        bytes[at - 8 + bit / 8] ^= (unsigned char)(1u << bit % 8);
+        scratch_write(path, bytes, n_file);
+        bytes[at - 8 + bit / 8] ^= (unsigned char)(1u << bit % 8);
+        char *text;
+        file = open_read("heap.h5");
+        check(h5_array_open(file, "t", &array, &err));
+        check_error(h5_text_read(&array, 0, 100, &text, &err), "not where its reference says");
+        h5_array_close(&array);
+        H5Fclose(file);
+    }
     free(bytes);
     free(path);
     assert_true(n_errors > 300 && n_good > 1280);
@@ -212,7 +236,8 @@ static void test_damaged_string_heap(void **state) {
 /* A chunked array of 20 x 6 u32 in chunks of 8 rows, through a pipeline that `set` chooses. */
 enum { FOREIGN_ROWS = 20, FOREIGN_ELEMS = 6 };
 
-static void write_foreign(hid_t file, const char *name, bool (*set)(hid_t), const uint32_t *values) {
+static void write_foreign(hid_t file, const char *name, bool (*set)(hid_t),
+                          const uint32_t *values) {
     hsize_t dims[2] = {FOREIGN_ROWS, FOREIGN_ELEMS}, chunk[2] = {8, FOREIGN_ELEMS};
     hid_t space = H5Screate_simple(2, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE);
     assert_true(H5Pset_chunk(list, 2, chunk) >= 0 && set(list));
@@ -258,8 +283,12 @@ static bool set_twice(hid_t list) {
 static void test_foreign_filters(void **state) {
     (void)state;
     static bool (*const accepted[])(hid_t) = {
-        set_plain, set_deflate, set_fletcher,
-        set_shuffle, set_zstd, set_shuffle_deflate_fletcher,
+        set_plain,
+        set_deflate,
+        set_fletcher,
+        set_shuffle,
+        set_zstd,
+        set_shuffle_deflate_fletcher,
         set_shuffle_zstd_fletcher,
     };
     static bool (*const refused[])(hid_t) = {set_nbit, set_wrong_order, set_twice};
@@ -340,9 +369,10 @@ static void test_forged_chunks(void **state) {
     /* One Zstandard frame each, of a single run-length block: 192, 188, 65536 zeros. */
     static const unsigned char exact[] = {0x28, 0xB5, 0x2F, 0xFD, 0x20, 192, 0x03, 0x06, 0x00, 0};
     static const unsigned char brief[] = {0x28, 0xB5, 0x2F, 0xFD, 0x20, 188, 0xE3, 0x05, 0x00, 0};
-    static const unsigned char large[] = {0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00, 0xFF,
-                                          0x03, 0x00, 0x08, 0};
-    static const unsigned char deflated_zero[] = {0x78, 0x9C, 0x63, 0x00, 0x00, 0x00, 0x01, 0x00, 0x01};
+    static const unsigned char large[] = {0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00,
+                                          0xFF, 0x03, 0x00, 0x08, 0};
+    static const unsigned char deflated_zero[] = {0x78, 0x9C, 0x63, 0x00, 0x00,
+                                                  0x00, 0x01, 0x00, 0x01};
     unsigned char garbage[512];
     struct Error err;
     fill_random(garbage, sizeof garbage, 77);

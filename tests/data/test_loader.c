@@ -1,5 +1,5 @@
-/* The loader: the same samples for any number of ranks and after any resume, errors in their place, and an
- * end whenever it is asked for. */
+/* The loader: the same samples for any number of ranks and after any resume, errors in their place,
+ * and an end whenever it is asked for. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -16,7 +16,10 @@
 #include "dataset_fixture.h"
 #include "scratch.h"
 
-#define check(call) do { if (!(call)) fail_msg("%s: %s", #call, err.text); } while (0)
+#define check(call)                                                                                \
+    do {                                                                                           \
+        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
+    } while (0)
 
 enum { N_SAMPLES = 10, GLOBAL_BATCH = 4, ITERATIONS = 12 };
 static char *folder, *path;
@@ -50,7 +53,8 @@ static void check_batch(const struct Batch *batch, int64_t n_local) {
     }
 }
 
-/* Any split among ranks, from any iteration on, delivers the samples at the positions of the order. */
+/* Any split among ranks, from any iteration on, delivers the samples at the positions of the order.
+ */
 static void test_ranks_and_resume(void **state) {
     (void)state;
     struct Error err;
@@ -178,7 +182,8 @@ static void test_prompts_too_long_are_refused_at_once(void **state) {
     dataset_close(dataset);
 }
 
-/* The main thread writes files (as checkpoints are) and reads prompts while the thread reads ahead. */
+/* The main thread writes files (as checkpoints are) and reads prompts while the thread reads ahead.
+ */
 static void test_others_use_hdf5_meanwhile(void **state) {
     (void)state;
     enum { ROWS = 400 };

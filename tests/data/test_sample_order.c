@@ -1,4 +1,5 @@
-/* The sample order: every sample once per epoch, another order in every epoch and for every seed. */
+/* The sample order: every sample once per epoch, another order in every epoch and for every seed.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -38,7 +38,8 @@ static void test_rows_beyond_room_are_left_alone(void **state) {
 /* Unit variance and near orthogonality of different words, each within five standard errors. */
 static void test_rows_are_gaussian(void **state) {
     (void)state;
-    static const char *const words[] = {"red", "blue", "left", "right", "square", "circle", "up", "ab"};
+    static const char *const words[] = {"red",    "blue",   "left", "right",
+                                        "square", "circle", "up",   "ab"};
     float rows[ROWS][DIM];
     double sum = 0, square = 0;
     for (int w = 0; w < ROWS; w++) toy_text_embed(words[w], DIM, rows[w], 1);

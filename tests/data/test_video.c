@@ -1,5 +1,5 @@
-/* Video ingestion: the right frames at the right times, scaled, cropped and turned as a player shows them;
- * clips at their strides; captions; and nothing but local video files. */
+/* Video ingestion: the right frames at the right times, scaled, cropped and turned as a player
+ * shows them; clips at their strides; captions; and nothing but local video files. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -19,7 +19,10 @@
 #include "scratch.h"
 #include "video_fixture.h"
 
-#define check(call) do { if (!(call)) fail_msg("%s: %s", #call, err.text); } while (0)
+#define check(call)                                                                                \
+    do {                                                                                           \
+        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
+    } while (0)
 #define check_error(call, part)                                                                    \
     do {                                                                                           \
         if (call) fail_msg("%s succeeded", #call);                                                 \
@@ -76,7 +79,8 @@ static void check_near(const uint8_t *rgb, int t, int column, int row) {
     video_fixture_colour(t, column, row, want);
     for (int c = 0; c < 3; c++)
         if (abs(rgb[c] - want[c]) > 3)
-            fail_msg("channel %d is %d, not %d, of the cell %d, %d", c, rgb[c], want[c], column, row);
+            fail_msg("channel %d is %d, not %d, of the cell %d, %d", c, rgb[c], want[c], column,
+                     row);
 }
 
 /* The first frame at another extent. */
@@ -160,12 +164,9 @@ static void test_clips(void **state) {
         int64_t stride, most;
         int n, first[6];
     } cases[] = {
-        {3, 0, 3, {0, 3, 6}},
-        {1, 0, 8, {0, 1, 2, 3, 4, 5}},
-        {2, 0, 4, {0, 2, 4, 6}},
-        {5, 0, 2, {0, 5}},
-        {7, 0, 2, {0, 7}},
-        {8, 0, 1, {0}},
+        {3, 0, 3, {0, 3, 6}},    {1, 0, 8, {0, 1, 2, 3, 4, 5}},
+        {2, 0, 4, {0, 2, 4, 6}}, {5, 0, 2, {0, 5}},
+        {7, 0, 2, {0, 7}},       {8, 0, 1, {0}},
         {3, 2, 2, {0, 3}},
     };
     struct Error err;
@@ -213,8 +214,10 @@ static void test_wrong_files(void **state) {
     snprintf(text, sizeof text, "ffconcat version 1.0\nfile '%s'\n", path);
     scratch_write(wrong, text, strlen(text));
     check_error(opens(wrong, &err), "cannot be read as a video");
-    snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n"
-                                "file://%s\n#EXT-X-ENDLIST\n", path);
+    snprintf(text, sizeof text,
+             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n"
+             "file://%s\n#EXT-X-ENDLIST\n",
+             path);
     scratch_write(wrong, text, strlen(text));
     check_error(opens(wrong, &err), "cannot be read as a video");
     /* half a minute between two frames */
@@ -292,9 +295,9 @@ static void test_captions(void **state) {
 /* ---- the command ---- */
 
 static int run_command(char *captions, char *out, char *video, char *frames) {
-    char *argv[] = {"video", "--text", captions, "--out", out, "--frames", frames, "--height=16",
-                    "--width", "32", "--fps", "16", "--text-dim", "6", "--negative", "two words",
-                    video, NULL};
+    char *argv[] = {"video",      "--text",      captions,     "--out",     out,     "--frames",
+                    frames,       "--height=16", "--width",    "32",        "--fps", "16",
+                    "--text-dim", "6",           "--negative", "two words", video,   NULL};
     return cmd_data_video((int)(sizeof argv / sizeof *argv) - 1, argv);
 }
 
@@ -325,7 +328,8 @@ static void test_command_makes_a_dataset(void **state) {
         free(prompt);
         assert_memory_equal(text, want, sizeof text);
         for (int i = 0; i < 3 * FRAMES * PLANE; i++) {
-            int c = i / (FRAMES * PLANE), t = i / PLANE % FRAMES, y = i / WIDTH % HEIGHT, x = i % WIDTH;
+            int c = i / (FRAMES * PLANE), t = i / PLANE % FRAMES, y = i / WIDTH % HEIGHT,
+                x = i % WIDTH;
             uint8_t rgb[3];
             video_fixture_colour((int)(FRAMES * sample) + t, x / 8, y / 4, rgb);
             assert_true(video[i] == (float)rgb[c] / 127.5f - 1.0f);

@@ -37,8 +37,8 @@ static void write_packets(AVFormatContext *format, AVCodecContext *codec, AVFram
 }
 
 static void turn(AVStream *stream, int quarter_turns) {
-    int32_t *matrix = (int32_t *)av_stream_new_side_data(stream, AV_PKT_DATA_DISPLAYMATRIX,
-                                                         9 * sizeof(int32_t));
+    int32_t *matrix =
+        (int32_t *)av_stream_new_side_data(stream, AV_PKT_DATA_DISPLAYMATRIX, 9 * sizeof(int32_t));
     TMD_CHECK(matrix, "no side data");
     av_display_rotation_set(matrix, 90.0 * quarter_turns); /* this one turns clockwise */
 }
@@ -66,7 +66,8 @@ void video_fixture_write(const char *path, const struct VideoFixture *fixture) {
     avcodec_parameters_from_context(stream->codecpar, codec);
     if (fixture->quarter_turns) turn(stream, fixture->quarter_turns);
     TMD_CHECK(avio_open(&format->pb, path, AVIO_FLAG_WRITE) >= 0 &&
-                  avformat_write_header(format, NULL) >= 0, "cannot write %s", path);
+                  avformat_write_header(format, NULL) >= 0,
+              "cannot write %s", path);
     AVFrame *frame = av_frame_alloc();
     frame->width = codec->width;
     frame->height = codec->height;

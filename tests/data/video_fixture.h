@@ -6,8 +6,8 @@
 
 struct VideoFixture {
     int width, height, n_frames;
-    int fps;           /* frame t is shown at t / fps seconds */
-    int late_from;     /* frames from this one on come `late_by` frames later; 0: none */
+    int fps;       /* frame t is shown at t / fps seconds */
+    int late_from; /* frames from this one on come `late_by` frames later; 0: none */
     int late_by;
     int quarter_turns; /* clockwise, that a player is told to apply */
 };

@@ -81,24 +81,20 @@ static void test_student(void **state) {
          "student.head_blocks must be less than model.num_layers: the backbone needs a block, but "
          "student.head_blocks is 30 (override), model.num_layers is 30 (default)"},
         {{"train.stage=stage2", "init.teacher=a", "student.head_blocks=29"}, NULL},
-        {{"train.stage=stage2", "init.teacher=a", "student.head_blocks=0"},
-         "without a flow head, student.inner_steps must be 1, but student.head_blocks is 0 "
-         "(override), student.inner_steps is 2 (default)"},
-        {{"train.stage=stage2", "init.teacher=a", "student.head_blocks=0", "student.inner_steps=1"},
-         NULL},
-        {{"kind=stage1", "student.head_blocks=0", "student.inner_steps=1"},
+        {{"train.stage=stage2", "init.teacher=a", "student.head_blocks=0"}, NULL},
+        {{"kind=stage1", "student.head_blocks=0"},
          "stage1 trains the flow head, so student.head_blocks must be at least 1, but "
          "student.head_blocks is 0 (override)"},
-        {{"kind=sample", "student.outer_steps=101"},
-         "the outer time grid must ascend up to student.t_max, but student.outer_steps is 101 "
-         "(override), student.outer_shift is 10 (default), student.t_max is 0.999 (default)"},
-        {{"kind=sample", "student.outer_steps=100"}, NULL},
+        {{"kind=sample", "student.outer_steps=64", "student.outer_shift=20"},
+         "the outer time grid must ascend up to student.t_max, but student.outer_steps is 64 "
+         "(override), student.outer_shift is 20 (override), student.t_max is 0.999 (default)"},
+        {{"kind=sample", "student.outer_steps=64"}, NULL},
         {{"kind=sample", "student.t_max=0.9"},
          "the outer time grid must ascend up to student.t_max, but student.outer_steps is 2 "
          "(default), student.outer_shift is 10 (default), student.t_max is 0.9 (override)"},
-        {{"kind=sample", "student.inner_steps=200"},
-         "the inner time grid must ascend up to student.t_max, but student.inner_steps is 200 "
-         "(override), student.inner_shift is 10 (default), student.t_max is 0.999 (default)"},
+        {{"kind=sample", "student.inner_steps=16", "student.inner_shift=100"},
+         "the inner time grid must ascend up to student.t_max, but student.inner_steps is 16 "
+         "(override), student.inner_shift is 100 (override), student.t_max is 0.999 (default)"},
     };
     RUN_CASES(cases);
 }

@@ -1,0 +1,35 @@
+/* What a run's samples look like while it trains: at multiples of preview.every, and at the end,
+ * the network that the run trains samples fixed prompts from fixed noise (sampler.seed) into
+ * <out>/previews/step-00000100.png and .gif.  A student uses its own sampler and time grid, a
+ * teacher the section `sampler:`; both their averaged weights, where the run keeps such.
+ *
+ * Rank 0 does it, in the memory of the step, which is free between two iterations. */
+#ifndef TMD_PREVIEW_H
+#define TMD_PREVIEW_H
+
+#include "train/prompt_set.h"
+#include "train/sampling.h"
+
+struct Preview {
+    struct DatasetInfo info; /* of the data that the prompts are from; its strings are left out */
+    struct PromptSet prompts;
+    float *clips; /* host [prompts.n, C, F, H, W] */
+    char *folder;
+};
+
+/* Bytes of arena that a preview takes; 0 with previews off.  The networks lie on a planning
+ * backend. */
+int64_t preview_arena_bytes(const struct Networks *planned);
+
+/* Reads the prompts, the configured ones or the data's first, and makes the folder.  Does nothing
+ * with previews off.  preview_close is harmless on zeros and after an error. */
+bool preview_open(struct Preview *preview, const struct Config *config, struct Dataset *dataset,
+                  struct Error *err);
+void preview_close(struct Preview *preview);
+
+/* Whether a preview is wanted once `iteration` iterations are done. */
+bool preview_due(const struct Config *config, int64_t iteration);
+bool preview_write(const struct Preview *preview, const struct Networks *nets, struct Arena *arena,
+                   int64_t iteration, struct Error *err);
+
+#endif

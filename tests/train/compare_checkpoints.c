@@ -1,0 +1,101 @@
+/* compare_checkpoints A B
+ *
+ * Whether two checkpoints hold the same state, bit for bit: iteration, stage, every value but the
+ * configuration (which names the run's folder), and every tensor.  Names each that differs.  Exits 1 if
+ * anything does, or if there was nothing to compare. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/checkpoint.h"
+
+static struct Ckpt *open_or_exit(const char *path) {
+    struct Ckpt *ckpt;
+    struct Error err;
+    if (ckpt_open(path, &ckpt, &err)) return ckpt;
+    exit(error_report(&err));
+}
+
+static float *read_or_exit(struct Ckpt *ckpt, const struct CkptTensorInfo *info) {
+    struct Error err;
+    float *data = xmalloc((size_t)info->n_elems * sizeof *data);
+    if (!ckpt_read_f32(ckpt, info->group, info->name, info->n_dims, info->shape, true, data, &err))
+        exit(error_report(&err));
+    return data;
+}
+
+static bool same_value(const struct CkptValue *a, const struct CkptValue *b) {
+    if (strcmp(a->key, b->key) != 0 || a->kind != b->kind) return false;
+    switch (a->kind) {
+    case CKPT_INT: return a->integer == b->integer;
+    case CKPT_REAL: return a->real == b->real;
+    case CKPT_TEXT: break;
+    }
+    return strcmp(a->key, CKPT_KEY_CONFIG) == 0 || strcmp(a->text, b->text) == 0;
+}
+
+static int compare_values(const struct Ckpt *a, const struct Ckpt *b) {
+    int n_differ = 0;
+    if (ckpt_iteration(a) != ckpt_iteration(b) || strcmp(ckpt_stage(a), ckpt_stage(b)) != 0) {
+        printf("iteration %lld of %s, and %lld of %s\n", (long long)ckpt_iteration(a), ckpt_stage(a),
+               (long long)ckpt_iteration(b), ckpt_stage(b));
+        n_differ++;
+    }
+    if (ckpt_value_count(a) != ckpt_value_count(b)) {
+        printf("%lld values, and %lld\n", (long long)ckpt_value_count(a),
+               (long long)ckpt_value_count(b));
+        return n_differ + 1;
+    }
+    for (int64_t i = 0; i < ckpt_value_count(a); i++) {
+        if (same_value(ckpt_value(a, i), ckpt_value(b, i))) continue;
+        printf("the value %s differs\n", ckpt_value(a, i)->key);
+        n_differ++;
+    }
+    return n_differ;
+}
+
+static bool same_tensor(struct Ckpt *a, struct Ckpt *b, int64_t i) {
+    const struct CkptTensorInfo *x = ckpt_info(a, i), *y = ckpt_info(b, i);
+    if (strcmp(x->group, y->group) != 0 || strcmp(x->name, y->name) != 0 || x->n_dims != y->n_dims ||
+        memcmp(x->shape, y->shape, sizeof *x->shape * (size_t)x->n_dims) != 0) {
+        printf("%s/%s stands against %s/%s, or has another shape\n", x->group, x->name, y->group,
+               y->name);
+        return false;
+    }
+    float *data_x = read_or_exit(a, x), *data_y = read_or_exit(b, y);
+    int64_t n_differ = 0;
+    for (int64_t k = 0; k < x->n_elems; k++)
+        n_differ += memcmp(&data_x[k], &data_y[k], sizeof *data_x) != 0;
+    if (n_differ)
+        printf("%s/%s differs in %lld of %lld elements\n", x->group, x->name, (long long)n_differ,
+               (long long)x->n_elems);
+    free(data_x);
+    free(data_y);
+    return n_differ == 0;
+}
+
+static int compare_tensors(struct Ckpt *a, struct Ckpt *b) {
+    int n_differ = 0;
+    if (ckpt_count(a) != ckpt_count(b)) {
+        printf("%lld tensors, and %lld\n", (long long)ckpt_count(a), (long long)ckpt_count(b));
+        return 1;
+    }
+    for (int64_t i = 0; i < ckpt_count(a); i++) n_differ += !same_tensor(a, b, i);
+    return n_differ;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3) {
+        fprintf(stderr, "usage: compare_checkpoints A B\n");
+        return 1;
+    }
+    struct Ckpt *a = open_or_exit(argv[1]), *b = open_or_exit(argv[2]);
+    int n_differ = compare_values(a, b) + compare_tensors(a, b);
+    bool any = ckpt_count(a) > 0;
+    if (!any) printf("no tensors to compare\n");
+    printf("%s, %s: %lld tensors, %d differences\n", argv[1], argv[2], (long long)ckpt_count(a),
+           n_differ);
+    ckpt_close(a);
+    ckpt_close(b);
+    return any && n_differ == 0 ? 0 : 1;
+}
