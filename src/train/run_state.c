@@ -117,11 +117,28 @@ bool run_state_save(const struct RunState *state, const struct Networks *nets, s
 
 /* ---- loading ---- */
 
+/* A group that holds more than the table would be cut down to size silently: a deeper model's. */
+static bool check_group(const struct Ckpt *ckpt, const char *group, const struct ParamTable *table,
+                        struct Error *err) {
+    int64_t first = 0, n = ckpt_group(ckpt, group, &first);
+    for (int64_t i = first; i < first + n; i++)
+        if (params_find(table, ckpt_info(ckpt, i)->name) < 0)
+            return error_set(err, "%s: tensor '%s/%s' has no place in the configured model",
+                             ckpt_path(ckpt), group, ckpt_info(ckpt, i)->name);
+    return true;
+}
+
+static bool is_of_flow_head(const struct ParamTable *table, const struct ParamDesc *param) {
+    return strcmp(table->units[param->unit].name, "flow_head") == 0;
+}
+
 static bool read_tensors(struct Ckpt *ckpt, const char *group, const struct ParamTable *table,
                          bool partial, float *host, struct Error *err) {
+    if (!check_group(ckpt, group, table, err)) return false;
     for (int p = 0; p < table->n_params; p++) {
         const struct ParamDesc *param = &table->params[p];
-        if (partial && ckpt_find(ckpt, group, param->name) < 0) continue;
+        if (partial && is_of_flow_head(table, param) && ckpt_find(ckpt, group, param->name) < 0)
+            continue;
         if (!ckpt_read_f32(ckpt, group, param->name, param->n_dims, param->shape, false,
                            host + param->offset, err))
             return false;

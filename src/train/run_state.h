@@ -32,9 +32,9 @@ bool run_resume_path(const struct Config *config, bool verbose, char **path, str
 bool run_init_weights(struct Networks *nets, struct Error *err);
 
 /* Host weights [table->n_elems] of the networks in a checkpoint: reads the group of the first of `roles`
- * that is there (its EMA if use_ema and there is one) into the tensors of `table`; tensors of the table
- * that the checkpoint lacks keep their value if `partial`, else they are an error.  `path` may be a
- * run's folder: its newest valid checkpoint. */
+ * that is there (its EMA if use_ema and there is one) into the tensors of `table`.  If `partial`, the
+ * flow head's own tensors may be missing and keep their value; any other tensor that only one of table
+ * and checkpoint has is an error.  `path` may be a run's folder: its newest valid checkpoint. */
 bool run_read_weights(const char *path, const char *const *roles, int n_roles, bool use_ema,
                       bool partial, const struct ParamTable *table, float *host, struct Error *err);
 

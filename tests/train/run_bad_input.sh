@@ -82,7 +82,11 @@ refuses "a damaged teacher" "damaged.h5" "${stage1[@]}" init.teacher=damaged.h5
 refuses "a truncated teacher" "truncated.h5" "${stage1[@]}" init.teacher=truncated.h5
 refuses "a data set as teacher" "clips.h5" "${stage1[@]}" init.teacher=clips.h5
 refuses "a teacher of other sizes" "$teacher" "${stage1[@]}" init.teacher=teacher model.ffn_dim=96
-refuses "a shallower teacher" "$teacher" "${stage1[@]}" init.teacher=teacher model.num_layers=5
+refuses "a shallower teacher" "$teacher blocks.4." "${stage1[@]}" init.teacher=teacher \
+    model.num_layers=5
+refuses "a deeper teacher" "$teacher blocks.3." "${stage1[@]}" init.teacher=teacher model.num_layers=3
+refuses "a student with a head for one without" "student/checkpoints/step-00000010.h5 delta_embedding" \
+    train.stage=stage2 init.teacher=teacher init.student=student student.head_blocks=0
 refuses "a teacher as student" "$teacher student" train.stage=stage2 init.teacher=teacher \
     init.student=teacher
 refuses "another fusion" "student/checkpoints/step-00000010.h5 fusion" train.stage=stage2 \
@@ -95,11 +99,13 @@ refuses "another stage's checkpoint" "step-00000010.h5 teacher stage1" \
     resume=student/checkpoints/step-00000010.h5
 refuses "a damaged checkpoint" "damaged.h5" resume=damaged.h5
 refuses "other sizes" "$teacher" "resume=$teacher" model.ffn_dim=96
+refuses "fewer layers" "$teacher blocks.3." "resume=$teacher" model.num_layers=3
 
 # ---- the folder ----
 
 refuses "a file for a folder" "file" out=file
 refuses "a file in the way" "file" out=file/run
 check "the file is as it was" test "$(cat file)" = text
-refuses "a folder for configurations" "config.yaml" out=way
+mkdir -p way/config.yaml
+refuses "a folder in the way of a file" "config.yaml" out=way
 passed

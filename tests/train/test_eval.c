@@ -59,6 +59,23 @@ static void a_verdict_needs_match_and_distance(void **state) {
     assert_false(verdict_make(&good, &good).clear);
 }
 
+static void real_clips_are_held_against_others(void **state) {
+    (void)state;
+    struct Judge judge;
+    struct Scores scores;
+    struct Error err;
+    char *path = (char *)(uintptr_t)world_path(world, "heldout.h5");
+    struct Dataset *dataset = dataset_open(&path, 1, &err);
+    assert_non_null(dataset);
+    assert_true(judge_open(&judge, dataset, 128, &err));
+    judge_clips(&judge, judge.real, &scores);
+    assert_int_equal(scores.tally.all, 128);
+    assert_true(scores.frechet > 1e-3); /* 0 if the reference were the same clips */
+    assert_true(scores.spread > 0.05);
+    judge_free(&judge);
+    dataset_close(dataset);
+}
+
 /* ---- rows ---- */
 
 /* eval_row_parse of `name`=<run>`options`. */
@@ -281,6 +298,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(proportions_are_tested),
         cmocka_unit_test(a_verdict_needs_match_and_distance),
+        cmocka_unit_test(real_clips_are_held_against_others),
         cmocka_unit_test(rows_are_read),
         cmocka_unit_test(bad_rows_are_refused),
         cmocka_unit_test(real_clips_beat_an_untrained_model),
