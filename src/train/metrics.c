@@ -34,6 +34,7 @@ static bool keep_lines_before(const char *path, int64_t first, struct Error *err
     if (out && fclose(out) != 0) ok = false;
     ok = ok && rename(partial, path) == 0;
     if (!ok) error_set(err, "%s: %s", partial, strerror(errno));
+    if (!ok && out) unlink(partial);
     free(line);
     free(partial);
     fclose(in);

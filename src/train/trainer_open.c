@@ -1,9 +1,9 @@
 /* Setting a run up, one checked step after the other. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/atomic_file.h"
 #include "train/data_fit.h"
 #include "train/folders.h"
 #include "train/kd_pairs.h"
@@ -26,25 +26,21 @@ static bool open_data(struct Trainer *t, struct Error *err) {
     return t->dataset && data_fits(t->config, t->dataset, files->items[0], err) && share_batch(t, err);
 }
 
-static bool write_resolved_config(const struct Config *config, struct Error *err) {
-    char *path = xprintf("%s/config.yaml", config->out), *partial = xprintf("%s.partial", path);
-    FILE *file = fopen(partial, "w");
-    bool ok = file != NULL;
-    if (file) {
-        config_print(config, file);
-        ok = fclose(file) == 0 && rename(partial, path) == 0;
-    }
-    if (!ok) error_set(err, "%s: %s", partial, strerror(errno));
-    free(path);
-    free(partial);
+static bool make_folders(struct Trainer *t, struct Error *err) {
+    if (t->comm->rank) return true;
+    char *checkpoints = run_checkpoint_folder(t->config);
+    bool ok = folder_make(checkpoints, err);
+    free(checkpoints);
     return ok;
 }
 
-static bool prepare_folders(struct Trainer *t, struct Error *err) {
+/* Only once the run is known to go on here: a refused one must not leave its mark on another's folder. */
+static bool write_resolved_config(struct Trainer *t, struct Error *err) {
     if (t->comm->rank) return true;
-    char *checkpoints = run_checkpoint_folder(t->config);
-    bool ok = folder_make(checkpoints, err) && write_resolved_config(t->config, err);
-    free(checkpoints);
+    char *path = xprintf("%s/config.yaml", t->config->out), *yaml = config_to_yaml(t->config);
+    bool ok = atomic_file_write(path, yaml, strlen(yaml), err);
+    free(yaml);
+    free(path);
     return ok;
 }
 
@@ -117,7 +113,8 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {
-        open_data, prepare_folders, open_preview, allocate, load_state, open_pairs, open_streams};
+        open_data,  make_folders,          open_preview, allocate,
+        load_state, write_resolved_config, open_pairs,   open_streams};
     *t = (struct Trainer){.config = config, .comm = comm, .be = backend_cpu_create()};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};

@@ -97,6 +97,10 @@ refuses "another fusion" "student/checkpoints/step-00000010.h5 fusion" train.sta
 refuses "a missing checkpoint" "none.h5" resume=none.h5
 refuses "another stage's checkpoint" "step-00000010.h5 teacher stage1" \
     resume=student/checkpoints/step-00000010.h5
+cp teacher/config.yaml before.yaml
+train_expecting 2 1 train.stage=stage1 init.teacher=teacher out=teacher resume=auto
+check_message "a stage in another's folder" "$teacher" stage1
+check "the folder's configuration is as it was" cmp before.yaml teacher/config.yaml
 refuses "a damaged checkpoint" "damaged.h5" resume=damaged.h5
 refuses "other sizes" "$teacher" "resume=$teacher" model.ffn_dim=96
 refuses "fewer layers" "$teacher blocks.3." "resume=$teacher" model.num_layers=3
