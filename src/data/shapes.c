@@ -11,9 +11,9 @@
 /* What a Philox draw is for: the third counter word.  "shO" orders, "shP" poses. */
 enum { DRAW_ORDER = 0x73684f, DRAW_POSE = 0x736850 };
 
-/* Starts lie in the middles of a PLACES x PLACES grid; how far poses stray from that, in sixteenths. */
-enum { PLACES = 4 };
-static const double STRAY_PLACE = 0.3, STRAY_RADIUS = 0.09;
+/* How far poses stray, in sixteenths.  With radius, lane and travel that adds up to less than 8,
+ * half the frame: nothing is ever cut off. */
+static const double STRAY_ALONG = 0.3, STRAY_ACROSS = 0.3, STRAY_RADIUS = 0.09;
 
 static const char *const KIND_NAMES[SHAPE_KINDS] = {"square", "ring", "triangle", "cross"};
 static const char *const COLOUR_NAMES[SHAPE_COLOURS] = {"red", "green", "blue", "yellow"};
@@ -46,17 +46,12 @@ static double stray(uint32_t word) {
     return 2 * philox_uniform(word) - 1;
 }
 
-/* The middle of one of the places along an axis, strayed; as a share of the frame. */
-static double place(uint32_t choice, uint32_t word) {
-    return ((double)(choice % PLACES) + 0.5) / PLACES + STRAY_PLACE / 16 * stray(word);
-}
-
 struct ShapePose shapes_sample_pose(uint64_t seed, uint64_t sample) {
     struct Philox draw = philox(seed, (uint32_t)sample, (uint32_t)(sample >> 32), DRAW_POSE, 0);
-    uint32_t choice = draw.word[3] >> 16; /* two base-PLACES digits of it */
+    double lane = draw.word[3] & 1 ? SHAPE_LANE : -SHAPE_LANE;
     return (struct ShapePose){
-        .x = place(choice, draw.word[0]),
-        .y = place(choice / PLACES, draw.word[1]),
+        .along = STRAY_ALONG * stray(draw.word[0]),
+        .across = lane + STRAY_ACROSS * stray(draw.word[1]),
         .radius = SHAPE_RADIUS + STRAY_RADIUS * stray(draw.word[2]),
     };
 }
@@ -132,8 +127,16 @@ double shapes_centroid_y(int kind) {
     return kind == SHAPE_TRIANGLE ? 1.0 / 3 : 0;
 }
 
-double shapes_wrap(double difference, double period) {
-    return remainder(difference, period);
+/* The ground's light at place `i` of `n`. */
+static double ramp(int64_t i, int64_t n) {
+    return SHAPE_GROUND * (double)i / (double)(n - 1);
+}
+
+void shapes_ground(double light[SHAPE_CHANNELS], int64_t f, int64_t y, int64_t x, int64_t frames,
+                   int64_t height, int64_t width) {
+    light[0] = ramp(x, width);
+    light[1] = ramp(y, height);
+    light[2] = ramp(f, frames);
 }
 
 void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int64_t frames,
@@ -146,16 +149,19 @@ void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int6
     shapes_colour_rgb(spec.colour, rgb);
     shapes_direction_vector(spec.direction, ahead);
     for (int64_t f = 0; f < frames; f++) {
-        double cx = (double)width * pose.x + unit * SHAPE_STEP * (double)f * ahead[0];
-        double cy = (double)height * pose.y + unit * SHAPE_STEP * (double)f * ahead[1];
+        double along = pose.along + SHAPE_TRAVEL * (2.0 * (double)f / (double)(frames - 1) - 1);
+        double cx = (double)width / 2 + unit * (along * ahead[0] - pose.across * ahead[1]);
+        double cy = (double)height / 2 + unit * (along * ahead[1] + pose.across * ahead[0]);
         for (int64_t y = 0; y < height; y++) {
-            double dy = shapes_wrap((double)y + 0.5 - cy, (double)height);
             for (int64_t x = 0; x < width; x++) {
-                double dx = shapes_wrap((double)x + 0.5 - cx, (double)width);
-                double cover = shapes_coverage(spec.kind, dx, dy, unit * pose.radius);
-                for (int c = 0; c < SHAPE_CHANNELS; c++)
-                    clip[((c * frames + f) * height + y) * width + x] =
-                        (float)(2 * cover * rgb[c] - 1);
+                double cover = shapes_coverage(spec.kind, (double)x + 0.5 - cx,
+                                               (double)y + 0.5 - cy, unit * pose.radius);
+                double ground[SHAPE_CHANNELS];
+                shapes_ground(ground, f, y, x, frames, height, width);
+                for (int c = 0; c < SHAPE_CHANNELS; c++) {
+                    double light = cover * rgb[c] + (1 - cover) * ground[c];
+                    clip[((c * frames + f) * height + y) * width + x] = (float)(2 * light - 1);
+                }
             }
         }
     }

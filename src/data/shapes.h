@@ -1,18 +1,21 @@
-/* A toy world of captioned clips: one solid shape of one colour crosses a black frame in one
+/* A toy world of captioned clips: one solid shape of one colour crosses a dim ground in one
  * direction, "a red square moving left".
  *
- * The world is a torus: what leaves the frame on one side comes in on the other.  A Wan DiT knows
- * positions only relative to each other (rotary embedding), so a world without edges, in which every
- * place is as likely as any other, is one that it can learn; and a shape moves a quarter of the frame
- * each frame, so that with patches of that size motion is a shift by one token.  What the caption leaves
- * open is where the shape starts: one of sixteen places.  That choice is what makes few sampling steps
- * hard (half-way between two places there is no shape), as in real videos; beyond it position and extent
- * vary by a few percent.  Every combination is drawn as often as every other.  shapes_recognise.h is the
- * way back from pixels to words.
+ * It is made so that a very small model learns it and so that pixels alone tell whether it did:
+ * every combination is drawn as often as every other, a shape fills almost half the width of the
+ * frame, crosses another half of it and stays inside.  What the caption leaves open is mainly the
+ * lane: the path lies to one side or the other of the frame's middle.  That choice is what makes
+ * few sampling steps hard (half-way between two lanes there is no shape), as in real videos; beyond
+ * it position and extent vary by a few percent.
  *
- * A clip is float [3, frames, height, width] in [-1, 1], black = -1, x to the right, y down.
+ * The ground rises from black to SHAPE_GROUND of full light: red from left to right, green from top to
+ * bottom, blue from the first frame to the last.  A Wan DiT knows positions only relative to each other
+ * (rotary embedding), and where left and right look alike a small one never learns which way things
+ * move; every real video has such cues.  shapes_recognise.h is the way back from pixels to words.
+ *
+ * A clip is float [3, frames, height, width] in [-1, 1], -1 no light, x to the right, y down.
  * Lengths are in units of 1/16 of the frame's shorter side ("sixteenths"), so a 16 x 16 frame
- * counts them in pixels. */
+ * counts them in pixels; the world is the centred square of that side. */
 #ifndef TMD_DATA_SHAPES_H
 #define TMD_DATA_SHAPES_H
 
@@ -39,15 +42,17 @@ struct ShapeSpec {
     int kind, colour, direction;
 };
 
-/* How one clip differs from the others of its caption. */
+/* How one clip differs from the others of its caption, in sixteenths. */
 struct ShapePose {
-    double x, y;   /* centre in the first frame, as a share of the frame's width and height */
-    double radius; /* half the extent of the shape, in sixteenths */
+    double along, across; /* shift of the whole path along the motion and to its right: the lane */
+    double radius;        /* half the extent of the shape */
 };
 
 /* Nominal geometry, in sixteenths. */
 #define SHAPE_RADIUS 3.6 /* half the extent of a shape */
-#define SHAPE_STEP 4.0   /* motion from frame to frame */
+#define SHAPE_TRAVEL 3.6 /* the path goes from -SHAPE_TRAVEL to +SHAPE_TRAVEL about the centre */
+#define SHAPE_LANE 3.6   /* the lanes' distance from the middle */
+#define SHAPE_GROUND 0.2 /* the brightest ground, as a share of full light */
 
 /* Combination `index` of 0 .. SHAPE_SPECS-1. */
 struct ShapeSpec shapes_spec(int index);
@@ -83,8 +88,9 @@ double shapes_coverage(int kind, double x, double y, double radius);
 /* How far below the middle of its bounding box the centroid of a shape lies, in radii. */
 double shapes_centroid_y(int kind);
 
-/* The representative of `difference` modulo `period` that is nearest to 0. */
-double shapes_wrap(double difference, double period);
+/* The ground's light, in [0, 1], at place (x, y) of frame f. */
+void shapes_ground(double light[SHAPE_CHANNELS], int64_t f, int64_t y, int64_t x, int64_t frames,
+                   int64_t height, int64_t width);
 
 /* Draws clip [3, frames, height, width].  frames >= SHAPE_MIN_FRAMES, sides >= SHAPE_MIN_SIDE. */
 void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int64_t frames,

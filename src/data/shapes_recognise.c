@@ -34,14 +34,18 @@ static double level_of(float value) {
     return fmin(fmax(0.5 * ((double)value + 1), 0), 1);
 }
 
-/* Presence of every pixel [frames, height, width], and the sum of colour weighted with it.  Returns
- * false when a value is not finite. */
-static bool find_presence(const float *clip, int64_t n_pixels, double *presence, double rgb[3]) {
+/* Presence of every pixel [frames, height, width], and the sum of colour weighted with it; the ground's
+ * light is taken off first, so that what remains is coverage again.  Returns false when a value is not finite. */
+static bool find_presence(const float *clip, int64_t frames, int64_t height, int64_t width,
+                          double *presence, double rgb[3]) {
+    const int64_t n_pixels = frames * height * width;
     for (int64_t i = 0; i < n_pixels; i++) {
-        double level[SHAPE_CHANNELS], brightest = 0;
+        double level[SHAPE_CHANNELS], ground[SHAPE_CHANNELS], brightest = 0;
+        shapes_ground(ground, i / (height * width), i / width % height, i % width, frames, height,
+                      width);
         for (int c = 0; c < SHAPE_CHANNELS; c++) {
             if (!isfinite(clip[c * n_pixels + i])) return false;
-            level[c] = level_of(clip[c * n_pixels + i]);
+            level[c] = fmax(level_of(clip[c * n_pixels + i]) - ground[c], 0) / (1 - ground[c]);
             brightest = fmax(brightest, level[c]);
         }
         presence[i] = presence_of(brightest);
@@ -50,42 +54,22 @@ static bool find_presence(const float *clip, int64_t n_pixels, double *presence,
     return true;
 }
 
-/* Where on a circle of `n` pixels the weights lie: the phase of their first harmonic, in [0, n). */
-static double circular_mean(const double *weights, int64_t n) {
-    double real = 0, imaginary = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double angle = 2 * M_PI * ((double)i + 0.5) / (double)n;
-        real += weights[i] * cos(angle);
-        imaginary += weights[i] * sin(angle);
-    }
-    double turns = atan2(imaginary, real) / (2 * M_PI);
-    return (double)n * (turns < 0 ? turns + 1 : turns);
-}
-
 static struct Frame measure_frame(const double *presence, int64_t height, int64_t width) {
     struct Frame frame = {.presence = presence, .height = height, .width = width};
-    double columns[SHAPE_MAX_SIDE] = {0}, rows[SHAPE_MAX_SIDE] = {0};
     for (int64_t y = 0; y < height; y++) {
         for (int64_t x = 0; x < width; x++) {
             double p = presence[y * width + x];
             frame.mass += p;
             frame.squares += p * p;
-            columns[x] += p;
-            rows[y] += p;
+            frame.cx += p * ((double)x + 0.5);
+            frame.cy += p * ((double)y + 0.5);
         }
     }
-    frame.cx = circular_mean(columns, width);
-    frame.cy = circular_mean(rows, height);
-    return frame;
-}
-
-/* Lets the centroid run on where the torus would wrap it: each step is the shortest one. */
-static void unwrap(struct Frame *frames, int64_t n) {
-    for (int64_t f = 1; f < n; f++) {
-        const struct Frame *before = &frames[f - 1];
-        frames[f].cx = before->cx + shapes_wrap(frames[f].cx - before->cx, (double)before->width);
-        frames[f].cy = before->cy + shapes_wrap(frames[f].cy - before->cy, (double)before->height);
+    if (frame.mass > 0) {
+        frame.cx /= frame.mass;
+        frame.cy /= frame.mass;
     }
+    return frame;
 }
 
 static void judge_colour(const double rgb[3], struct ShapeVerdict *verdict) {
@@ -130,7 +114,7 @@ static void judge_direction(const struct Frame *frames, int64_t n, double unit,
     fit_velocity(frames, n, v, &unsteady);
     bool sideways = fabs(v[0]) > fabs(v[1]);
     double along = sideways ? v[0] : v[1], across = sideways ? v[1] : v[0];
-    double nominal = SHAPE_STEP * unit;
+    double nominal = 2 * SHAPE_TRAVEL * unit / (double)(n - 1);
     if (fabs(along) < MIN_SPEED * nominal || fabs(across) > MAX_DRIFT * fabs(along) ||
         unsteady > MAX_UNSTEADY)
         return;
@@ -140,24 +124,21 @@ static void judge_direction(const struct Frame *frames, int64_t n, double unit,
         verdict->seen.direction = along < 0 ? SHAPE_UP : SHAPE_DOWN;
 }
 
-static int64_t modulo(int64_t a, int64_t n) {
-    return (a % n + n) % n;
-}
-
 /* Pearson correlation over the whole frame between presence and a template whose bounding box is
  * centred at (cx, cy).  Beyond the box the template is zero, so only the box is visited. */
 static double correlate(const struct Frame *frame, int kind, double cx, double cy, double radius) {
-    int64_t x0 = (int64_t)floor(cx - radius - 1), x1 = (int64_t)ceil(cx + radius + 1);
-    int64_t y0 = (int64_t)floor(cy - radius - 1), y1 = (int64_t)ceil(cy + radius + 1);
+    int64_t x0 = (int64_t)fmax(floor(cx - radius - 1), 0);
+    int64_t y0 = (int64_t)fmax(floor(cy - radius - 1), 0);
+    int64_t x1 = (int64_t)fmin(ceil(cx + radius + 1), (double)frame->width);
+    int64_t y1 = (int64_t)fmin(ceil(cy + radius + 1), (double)frame->height);
     double sum = 0, squares = 0, cross = 0;
     for (int64_t y = y0; y < y1; y++) {
-        const double *row = frame->presence + modulo(y, frame->height) * frame->width;
         for (int64_t x = x0; x < x1; x++) {
             double t = presence_of(
                 shapes_coverage(kind, (double)x + 0.5 - cx, (double)y + 0.5 - cy, radius));
             sum += t;
             squares += t * t;
-            cross += t * row[modulo(x, frame->width)];
+            cross += t * frame->presence[y * frame->width + x];
         }
     }
     double n = (double)(frame->height * frame->width);
@@ -201,22 +182,19 @@ static void judge_kind(const struct Frame *frames, int64_t n, double unit,
 void shapes_recognise(const float *clip, int64_t frames, int64_t height, int64_t width,
                       struct ShapeVerdict *verdict) {
     *verdict = (struct ShapeVerdict){.seen = {SHAPE_NONE, SHAPE_NONE, SHAPE_NONE}};
-    if (frames < SHAPE_MIN_FRAMES || height < SHAPE_MIN_SIDE || width < SHAPE_MIN_SIDE ||
-        height > SHAPE_MAX_SIDE || width > SHAPE_MAX_SIDE)
-        return;
+    if (frames < SHAPE_MIN_FRAMES || height < SHAPE_MIN_SIDE || width < SHAPE_MIN_SIDE) return;
     const int64_t n_pixels = frames * height * width;
     const double unit = (double)(height < width ? height : width) / 16;
     double *presence = xmalloc((unsigned long)n_pixels * sizeof *presence);
     struct Frame *measured = xmalloc((unsigned long)frames * sizeof *measured);
     double rgb[3] = {0, 0, 0};
-    bool plausible = find_presence(clip, n_pixels, presence, rgb);
+    bool plausible = find_presence(clip, frames, height, width, presence, rgb);
     for (int64_t f = 0; plausible && f < frames; f++) {
         measured[f] = measure_frame(presence + f * height * width, height, width);
         double area = measured[f].mass / (unit * unit);
         plausible = area >= MIN_AREA && area <= MAX_AREA;
     }
     if (plausible) {
-        unwrap(measured, frames);
         judge_colour(rgb, verdict);
         judge_direction(measured, frames, unit, verdict);
         judge_kind(measured, frames, unit, verdict);

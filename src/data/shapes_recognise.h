@@ -1,11 +1,10 @@
 /* From the pixels of a clip back to the words of its caption, without a trained network: did a
  * sampler draw what the prompt asked for?
  *
- * A pixel's presence is how much its brightest channel stands out of the black ground, soft between
+ * A pixel's presence is how much its brightest channel stands out of the dim ground, soft between
  * a quarter and three quarters of full brightness.
  *   colour     the angle between the mean colour of what is present and each pure colour;
- *   direction  the least-squares velocity of the centroid of presence on the torus (the phase of its
- *              first harmonic along each axis);
+ *   direction  the least-squares velocity of the centroid of presence;
  *   shape      the correlation of presence with drawn templates of every shape, over small shifts
  *              and extents, averaged over frames.
  * Each answer is SHAPE_NONE unless the evidence is good: a blank clip, a grey blur and plain noise

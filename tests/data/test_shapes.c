@@ -76,7 +76,7 @@ static void test_poses_depend_on_seed_and_sample(void **state) {
     struct ShapePose pose = shapes_sample_pose(3, 5), again = shapes_sample_pose(3, 5);
     assert_memory_equal(&pose, &again, sizeof pose);
     struct ShapePose next = shapes_sample_pose(3, 6), other = shapes_sample_pose(4, 5);
-    assert_true(pose.x != next.x && pose.x != other.x);
+    assert_true(pose.across != next.across && pose.across != other.across);
 }
 
 /* The sum over a frame of how far channel values rise above black, in units of full pixels. */
@@ -85,6 +85,12 @@ static double frame_light(const float *clip, int64_t channel, int64_t frame) {
     const float *pixels = clip + (channel * FRAMES + frame) * SIDE * SIDE;
     for (int i = 0; i < SIDE * SIDE; i++) light += 0.5 * (pixels[i] + 1);
     return light;
+}
+
+/* The shape's own light, and between none and all of the brightest ground round it. */
+static void assert_light(double light, double of_shape, double brightest_ground, double area) {
+    assert_true(light > of_shape - 0.06 * area);
+    assert_true(light < of_shape + brightest_ground + 0.06 * area);
 }
 
 static void test_shapes_are_whole_and_pure(void **state) {
@@ -101,8 +107,8 @@ static void test_shapes_are_whole_and_pure(void **state) {
         for (int i = 0; i < ELEMS; i++) assert_true(clip[i] >= -1 && clip[i] <= 1);
         for (int c = 0; c < SHAPE_CHANNELS; c++)
             for (int f = 0; f < FRAMES; f++)
-                assert_true(fabs(frame_light(clip, c, f) - rgb[c] * area[spec.kind]) <
-                            0.06 * area[spec.kind]);
+                assert_light(frame_light(clip, c, f), rgb[c] * area[spec.kind],
+                             SHAPE_GROUND * (SIDE * SIDE - area[spec.kind]), area[spec.kind]);
     }
 }
 
@@ -289,7 +295,7 @@ static void test_velocity_is_measured(void **state) {
     shapes_draw(clip, spec, (struct ShapePose){.radius = SHAPE_RADIUS}, FRAMES, SIDE, SIDE);
     shapes_recognise(clip, FRAMES, SIDE, SIDE, &verdict);
     assert_true(fabs(verdict.velocity[0]) < 0.02);
-    assert_true(fabs(verdict.velocity[1] - SHAPE_STEP) < 0.05);
+    assert_true(fabs(verdict.velocity[1] - 2 * SHAPE_TRAVEL / (FRAMES - 1)) < 0.05);
     assert_true(verdict.correlation > 0.97 && verdict.correlation <= 1 + 1e-9);
     assert_true(verdict.colour_cosine > 0.999);
 }

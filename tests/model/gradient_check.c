@@ -110,7 +110,6 @@ void assert_gradient(const struct Subject *s, const char *name, float *device,
     float *gradient = host_copy(s->be, device_gradient, n_elems);
     measure_slopes(s, device, n_elems, slopes);
     double error = slope_error(slopes, gradient, n_elems);
-    if (getenv("SHOW")) printf("%.2e %s\n", error, name);
     if (!(error <= GRADIENT_TOLERANCE)) fail_msg("%s: slopes differ by %.2e", name, error);
 
     for (int64_t i = 0; i < n_elems; i++) gradient[i] *= 3.0f;
