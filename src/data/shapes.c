@@ -127,16 +127,12 @@ double shapes_centroid_y(int kind) {
     return kind == SHAPE_TRIANGLE ? 1.0 / 3 : 0;
 }
 
-/* The ground's light at place `i` of `n`. */
-static double ramp(int64_t i, int64_t n) {
-    return SHAPE_GROUND * (double)i / (double)(n - 1);
-}
-
-void shapes_ground(double light[SHAPE_CHANNELS], int64_t f, int64_t y, int64_t x, int64_t frames,
-                   int64_t height, int64_t width) {
-    light[0] = ramp(x, width);
-    light[1] = ramp(y, height);
-    light[2] = ramp(f, frames);
+/* The share of a pixel that the wake covers: a band as wide as the shape, from its middle backwards.
+ * `ahead` and `aside` are the pixel's coordinates along the motion and across it; all in pixels. */
+static double wake_coverage(double ahead, double aside, double radius, double length) {
+    double middle = -0.5 * (radius + length), half = 0.5 * (radius + length);
+    double distance = fmax(fabs(ahead - middle) - half, fabs(aside) - radius);
+    return fmin(fmax(0.5 - distance, 0), 1);
 }
 
 void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int64_t frames,
@@ -154,12 +150,14 @@ void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int6
         double cy = (double)height / 2 + unit * (along * ahead[1] + pose.across * ahead[0]);
         for (int64_t y = 0; y < height; y++) {
             for (int64_t x = 0; x < width; x++) {
-                double cover = shapes_coverage(spec.kind, (double)x + 0.5 - cx,
-                                               (double)y + 0.5 - cy, unit * pose.radius);
-                double ground[SHAPE_CHANNELS];
-                shapes_ground(ground, f, y, x, frames, height, width);
+                double dx = (double)x + 0.5 - cx, dy = (double)y + 0.5 - cy;
+                double radius = unit * pose.radius;
+                double cover = shapes_coverage(spec.kind, dx, dy, radius);
+                double wake = wake_coverage(dx * ahead[0] + dy * ahead[1],
+                                            dx * ahead[1] - dy * ahead[0], radius,
+                                            unit * SHAPE_WAKE_LENGTH);
                 for (int c = 0; c < SHAPE_CHANNELS; c++) {
-                    double light = cover * rgb[c] + (1 - cover) * ground[c];
+                    double light = cover * rgb[c] + (1 - cover) * wake * SHAPE_WAKE_LIGHT;
                     clip[((c * frames + f) * height + y) * width + x] = (float)(2 * light - 1);
                 }
             }

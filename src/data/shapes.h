@@ -1,4 +1,4 @@
-/* A toy world of captioned clips: one solid shape of one colour crosses a dim ground in one
+/* A toy world of captioned clips: one solid shape of one colour crosses a black frame in one
  * direction, "a red square moving left".
  *
  * It is made so that a very small model learns it and so that pixels alone tell whether it did:
@@ -8,12 +8,12 @@
  * few sampling steps hard (half-way between two lanes there is no shape), as in real videos; beyond
  * it position and extent vary by a few percent.
  *
- * The ground rises from black to SHAPE_GROUND of full light: red from left to right, green from top to
- * bottom, blue from the first frame to the last.  A Wan DiT knows positions only relative to each other
- * (rotary embedding), and where left and right look alike a small one never learns which way things
- * move; every real video has such cues.  shapes_recognise.h is the way back from pixels to words.
+ * A shape leaves a dim grey wake behind it, like motion blur.  A Wan DiT knows positions only relative to
+ * each other (rotary embedding); with nothing in a frame that tells left from right, a small one draws
+ * steady motion but never finds which way the caption means.  The recogniser (shapes_recognise.h, the
+ * way back from pixels to words) does not see the wake: it is below what counts as present.
  *
- * A clip is float [3, frames, height, width] in [-1, 1], -1 no light, x to the right, y down.
+ * A clip is float [3, frames, height, width] in [-1, 1], black = -1, x to the right, y down.
  * Lengths are in units of 1/16 of the frame's shorter side ("sixteenths"), so a 16 x 16 frame
  * counts them in pixels; the world is the centred square of that side. */
 #ifndef TMD_DATA_SHAPES_H
@@ -52,7 +52,8 @@ struct ShapePose {
 #define SHAPE_RADIUS 3.6 /* half the extent of a shape */
 #define SHAPE_TRAVEL 3.6 /* the path goes from -SHAPE_TRAVEL to +SHAPE_TRAVEL about the centre */
 #define SHAPE_LANE 3.6   /* the lanes' distance from the middle */
-#define SHAPE_GROUND 0.2 /* the brightest ground, as a share of full light */
+#define SHAPE_WAKE_LENGTH 5.0 /* of the wake behind the middle of the shape's edge */
+#define SHAPE_WAKE_LIGHT 0.2  /* of it, as a share of full light */
 
 /* Combination `index` of 0 .. SHAPE_SPECS-1. */
 struct ShapeSpec shapes_spec(int index);
@@ -87,10 +88,6 @@ double shapes_coverage(int kind, double x, double y, double radius);
 
 /* How far below the middle of its bounding box the centroid of a shape lies, in radii. */
 double shapes_centroid_y(int kind);
-
-/* The ground's light, in [0, 1], at place (x, y) of frame f. */
-void shapes_ground(double light[SHAPE_CHANNELS], int64_t f, int64_t y, int64_t x, int64_t frames,
-                   int64_t height, int64_t width);
 
 /* Draws clip [3, frames, height, width].  frames >= SHAPE_MIN_FRAMES, sides >= SHAPE_MIN_SIDE. */
 void shapes_draw(float *clip, struct ShapeSpec spec, struct ShapePose pose, int64_t frames,

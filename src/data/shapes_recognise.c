@@ -34,18 +34,14 @@ static double level_of(float value) {
     return fmin(fmax(0.5 * ((double)value + 1), 0), 1);
 }
 
-/* Presence of every pixel [frames, height, width], and the sum of colour weighted with it; the ground's
- * light is taken off first, so that what remains is coverage again.  Returns false when a value is not finite. */
-static bool find_presence(const float *clip, int64_t frames, int64_t height, int64_t width,
-                          double *presence, double rgb[3]) {
-    const int64_t n_pixels = frames * height * width;
+/* Presence of every pixel [frames, height, width], and the sum of colour weighted with it.  Returns
+ * false when a value is not finite. */
+static bool find_presence(const float *clip, int64_t n_pixels, double *presence, double rgb[3]) {
     for (int64_t i = 0; i < n_pixels; i++) {
-        double level[SHAPE_CHANNELS], ground[SHAPE_CHANNELS], brightest = 0;
-        shapes_ground(ground, i / (height * width), i / width % height, i % width, frames, height,
-                      width);
+        double level[SHAPE_CHANNELS], brightest = 0;
         for (int c = 0; c < SHAPE_CHANNELS; c++) {
             if (!isfinite(clip[c * n_pixels + i])) return false;
-            level[c] = fmax(level_of(clip[c * n_pixels + i]) - ground[c], 0) / (1 - ground[c]);
+            level[c] = level_of(clip[c * n_pixels + i]);
             brightest = fmax(brightest, level[c]);
         }
         presence[i] = presence_of(brightest);
@@ -188,7 +184,7 @@ void shapes_recognise(const float *clip, int64_t frames, int64_t height, int64_t
     double *presence = xmalloc((unsigned long)n_pixels * sizeof *presence);
     struct Frame *measured = xmalloc((unsigned long)frames * sizeof *measured);
     double rgb[3] = {0, 0, 0};
-    bool plausible = find_presence(clip, frames, height, width, presence, rgb);
+    bool plausible = find_presence(clip, n_pixels, presence, rgb);
     for (int64_t f = 0; plausible && f < frames; f++) {
         measured[f] = measure_frame(presence + f * height * width, height, width);
         double area = measured[f].mass / (unit * unit);

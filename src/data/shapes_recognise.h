@@ -1,7 +1,7 @@
 /* From the pixels of a clip back to the words of its caption, without a trained network: did a
  * sampler draw what the prompt asked for?
  *
- * A pixel's presence is how much its brightest channel stands out of the dim ground, soft between
+ * A pixel's presence is how much its brightest channel stands out of the black ground, soft between
  * a quarter and three quarters of full brightness.
  *   colour     the angle between the mean colour of what is present and each pure colour;
  *   direction  the least-squares velocity of the centroid of presence;

@@ -87,10 +87,11 @@ static double frame_light(const float *clip, int64_t channel, int64_t frame) {
     return light;
 }
 
-/* The shape's own light, and between none and all of the brightest ground round it. */
-static void assert_light(double light, double of_shape, double brightest_ground, double area) {
+/* The shape's own light, and at most that of a whole wake. */
+static void assert_light(double light, double of_shape, double radius, double area) {
+    double wake = SHAPE_WAKE_LIGHT * 2 * (radius + 0.5) * (radius + SHAPE_WAKE_LENGTH + 0.5);
     assert_true(light > of_shape - 0.06 * area);
-    assert_true(light < of_shape + brightest_ground + 0.06 * area);
+    assert_true(light < of_shape + wake + 0.06 * area);
 }
 
 static void test_shapes_are_whole_and_pure(void **state) {
@@ -107,8 +108,8 @@ static void test_shapes_are_whole_and_pure(void **state) {
         for (int i = 0; i < ELEMS; i++) assert_true(clip[i] >= -1 && clip[i] <= 1);
         for (int c = 0; c < SHAPE_CHANNELS; c++)
             for (int f = 0; f < FRAMES; f++)
-                assert_light(frame_light(clip, c, f), rgb[c] * area[spec.kind],
-                             SHAPE_GROUND * (SIDE * SIDE - area[spec.kind]), area[spec.kind]);
+                assert_light(frame_light(clip, c, f), rgb[c] * area[spec.kind], r,
+                             area[spec.kind]);
     }
 }
 

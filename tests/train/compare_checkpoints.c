@@ -1,8 +1,8 @@
-/* compare_checkpoints A B
+/* compare_checkpoints A B [GROUP ...]
  *
  * Whether two checkpoints hold the same state, bit for bit: iteration, stage, every value but the
- * configuration (which names the run's folder), and every tensor.  Names each that differs.  Exits 1 if
- * anything does, or if there was nothing to compare. */
+ * configuration (which names the run's folder), and every tensor; and whether each GROUP is among them.
+ * Names each that differs.  Exits 1 if anything does, or if there was nothing to compare. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,13 +84,25 @@ static int compare_tensors(struct Ckpt *a, struct Ckpt *b) {
     return n_differ;
 }
 
+static int missing_groups(const struct Ckpt *ckpt, char *const *groups, int n_groups) {
+    int n_missing = 0;
+    for (int i = 0; i < n_groups; i++) {
+        int64_t first;
+        if (ckpt_group(ckpt, groups[i], &first) > 0) continue;
+        printf("%s is missing\n", groups[i]);
+        n_missing++;
+    }
+    return n_missing;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: compare_checkpoints A B\n");
+    if (argc < 3) {
+        fprintf(stderr, "usage: compare_checkpoints A B [GROUP ...]\n");
         return 1;
     }
     struct Ckpt *a = open_or_exit(argv[1]), *b = open_or_exit(argv[2]);
-    int n_differ = compare_values(a, b) + compare_tensors(a, b);
+    int n_differ = compare_values(a, b) + compare_tensors(a, b) +
+                   missing_groups(a, argv + 3, argc - 3);
     bool any = ckpt_count(a) > 0;
     if (!any) printf("no tensors to compare\n");
     printf("%s, %s: %lld tensors, %d differences\n", argv[1], argv[2], (long long)ckpt_count(a),

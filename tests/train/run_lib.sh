@@ -74,9 +74,10 @@ newest_checkpoint() { # RUN
     find "$1/checkpoints" -name 'step-*.h5' | sort | tail -n 1
 }
 
-# The state that two runs ended in is the same, bit for bit, and so are the losses on the way.
-check_same_run() { # DESCRIPTION RUN RUN
-    check "$1" "$tools/compare_checkpoints" "$(newest_checkpoint "$2")" "$(newest_checkpoint "$3")"
+# The state that two runs ended in is the same, bit for bit, and so are the losses on the way.  The
+# GROUPs of tensors must be part of it.
+check_same_run() { # DESCRIPTION RUN RUN [GROUP ...]
+    check "$1" "$tools/compare_checkpoints" "$(newest_checkpoint "$2")" "$(newest_checkpoint "$3")" "${@:4}"
     check "$1" "$tools/compare_metrics" "$2/metrics.jsonl" "$3/metrics.jsonl" 0 0
 }
 

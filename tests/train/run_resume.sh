@@ -17,14 +17,28 @@ both_halves() { # STAGE RANKS ITERATIONS [key=value ...]
     rm "$(newest_checkpoint "$name-halves")"
     train "$2" "${options[@]}" "out=$name-halves" resume=auto
     check "$name resumed at $half" grep -q "at iteration $half\$" log
-    check_same_run "$name in halves" "$name-whole" "$name-halves"
+    check_same_run "$name in halves" "$name-whole" "$name-halves" "${groups[@]}"
+}
+
+groups_of() { # ROLE
+    groups+=("$1/param" "$1/adam_m" "$1/adam_v")
 }
 
 for name in teacher kd stage1 stage2; do
+    groups=()
+    case $name in
+    teacher) groups_of teacher && groups+=(teacher/ema) ;;
+    kd | stage1) groups_of student && groups+=(student/ema) ;;
+    stage2)
+        for role in student fake discriminator; do groups_of $role; done
+        groups+=(student/ema)
+        ;;
+    esac
     both_halves "$name" 1 100
     both_halves "$name" 2 20
 done
 # the DMD2-v baseline has no flow head; without a weight for it there is no discriminator
+groups=(student/param fake/param)
 both_halves stage2 1 10 student.head_blocks=0 init.student= stage2.gan_weight=0
 
 # the comparison can fail
