@@ -62,6 +62,14 @@ static bool list_steps(const char *folder, struct Steps *steps, struct Error *er
     return true;
 }
 
+bool ckpt_folder_count(const char *folder, int64_t *n, struct Error *err) {
+    struct Steps steps;
+    bool ok = list_steps(folder, &steps, err);
+    *n = steps.n;
+    free(steps.iterations);
+    return ok;
+}
+
 static bool is_intact(const char *path, struct Error *err) {
     struct Ckpt *ckpt;
     if (!ckpt_open(path, &ckpt, err)) return false;

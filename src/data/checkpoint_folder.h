@@ -10,6 +10,9 @@ char *ckpt_step_path(const char *folder, int64_t iteration);
 /* Whether a file of this name (without its folder) is what a crashed writer may have left. */
 bool ckpt_is_partial_name(const char *name);
 
+/* How many checkpoints the folder holds, intact or not; 0 if there is no such folder. */
+bool ckpt_folder_count(const char *folder, int64_t *n, struct Error *err);
+
 /* The intact checkpoint of the highest iteration: `*path` (the caller frees it), or NULL if the
  * folder does not exist or holds no checkpoint.  Candidates are read completely.  Each damaged one
  * is handed to `skipped` (NULL: nobody listens) with its reason.  If all are damaged, that is an

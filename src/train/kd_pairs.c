@@ -7,8 +7,9 @@
 #include <sys/stat.h>
 
 #include "data/dataset_writer.h"
-#include "model/sampler.h"
 #include "train/draws.h"
+#include "train/prompt_set.h"
+#include "train/sampling.h"
 
 void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device) {
     nets->be->normal_fill(nets->be, device, (uint64_t)nets->config->train.seed,
@@ -45,117 +46,32 @@ static int64_t part_start(const struct Config *config, const struct Comm *comm, 
     return config->kd.pairs * rank / comm->n_ranks;
 }
 
-/* Everything that making one batch of pairs needs. */
-struct PairMaker {
-    const struct Networks *nets;
-    struct Dataset *prompts;
-    int64_t capacity; /* pairs per batch */
-    struct Arena arena;
-    struct WanTape *tape;
-    float *x, *text_f32;     /* device */
-    Act *text, *neg_text;    /* device */
-    float *host_x, *host_text;
-};
-
-static void sample_batch(struct PairMaker *m, const struct Networks *nets, struct Arena *arena,
-                         int64_t batch) {
-    const struct Config *config = nets->config;
-    struct Wan teacher = networks_wan(nets, ROLE_TEACHER, VIEW_FROZEN);
-    struct TeacherSampler how = {.steps = config->sampler.steps,
-                                 .shift = config->sampler.shift,
-                                 .guidance = config->kd.guidance,
-                                 .skip_layers = &config->kd.skip_layers};
-    teacher_sample(&teacher, how, batch, m->x, m->text, m->neg_text, arena, m->tape);
+/* The teacher as the pairs need it; its start noise is kd_pair_noise. */
+static struct Sampler pair_sampler(const struct Networks *nets) {
+    struct Sampler sampler = sampler_init(nets, ROLE_TEACHER, false);
+    sampler.seed = (uint64_t)nets->config->train.seed;
+    sampler.teacher.guidance = nets->config->kd.guidance;
+    sampler.teacher.skip_layers = &nets->config->kd.skip_layers;
+    return sampler;
 }
 
-/* The sampler's peak, from a run over the plan backend. */
-static int64_t sampler_peak(struct PairMaker *m) {
-    struct Backend *plan = backend_plan_create(m->nets->be->act_dtype);
-    struct Networks nets;
-    struct Arena arena;
-    networks_init(&nets, m->nets->config, plan, m->nets->plan, m->nets->geometry.video);
-    arena_init_measuring(&arena, plan);
-    sample_batch(m, &nets, &arena, m->capacity);
-    networks_free(&nets);
+/* The sampler's arena, from a run over the plan backend. */
+static int64_t pair_arena_bytes(const struct Networks *nets, int64_t batch) {
+    struct Backend *plan = backend_plan_create(nets->be->act_dtype);
+    struct Networks planned;
+    networks_init(&planned, nets->config, plan, nets->plan, nets->geometry.video);
+    struct Sampler sampler = pair_sampler(&planned);
+    int64_t n_bytes = sampler_arena_bytes(&sampler, batch);
+    networks_free(&planned);
     plan->destroy(plan);
-    return arena.peak;
+    return n_bytes;
 }
 
-static bool maker_init(struct PairMaker *m, const struct Networks *nets, struct Dataset *prompts,
-                       struct Error *err) {
-    const struct Backend *be = nets->be;
-    int64_t n_text = networks_text_elems(nets), n_video = networks_latent_elems(nets);
-    int64_t b = nets->config->train.micro_batch;
-    *m = (struct PairMaker){.nets = nets, .prompts = prompts, .capacity = b};
-    m->tape = xcalloc(sizeof *m->tape);
-    arena_init(&m->arena, be, sampler_peak(m));
-    m->x = be->memory_alloc(be, b * n_video * (int64_t)sizeof(float));
-    m->text_f32 = be->memory_alloc(be, b * n_text * (int64_t)sizeof(float));
-    m->text = be->memory_alloc(be, b * n_text * dtype_bytes(be->act_dtype));
-    m->neg_text = be->memory_alloc(be, b * n_text * dtype_bytes(be->act_dtype));
-    m->host_x = xmalloc((size_t)(b * n_video) * sizeof(float));
-    m->host_text = xmalloc((size_t)(b * n_text) * sizeof(float));
-    if (!dataset_read_negative(prompts, nets->config->model.text_len, m->host_text, err)) return false;
-    for (int64_t i = 0; i < b; i++)
-        be->upload(be, m->text_f32 + i * n_text, m->host_text, n_text * (int64_t)sizeof(float));
-    be->act_from_f32(be, m->neg_text, m->text_f32, b * n_text);
-    return true;
-}
-
-static void maker_free(struct PairMaker *m) {
-    const struct Backend *be = m->nets->be;
-    void *device[] = {m->x, m->text_f32, m->text, m->neg_text};
-    for (int i = 0; i < 4; i++) be->memory_free(be, device[i]);
-    arena_free(&m->arena);
-    free(m->tape);
-    free(m->host_x);
-    free(m->host_text);
-}
-
-/* Rows up to the last that is not zero: what was there before padding. */
-static int64_t text_rows(const float *text, int64_t text_len, int64_t text_dim) {
-    int64_t n = text_len * text_dim;
-    while (n > 0 && text[n - 1] == 0.0f) n--;
-    return (n + text_dim - 1) / text_dim;
-}
-
-static bool append_pair(struct PairMaker *m, struct DatasetWriter *writer, int64_t pair,
-                        const float *video, const float *text, struct Error *err) {
-    const struct ModelConfig *c = &m->nets->config->model;
-    char *prompt;
-    if (!dataset_read_prompt(m->prompts, pair % dataset_info(m->prompts)->n_samples, &prompt, err))
-        return false;
-    bool ok = dataset_writer_append(writer, prompt, video, text,
-                                    text_rows(text, c->text_len, c->text_dim), err);
-    free(prompt);
-    return ok;
-}
-
-static bool make_batch(struct PairMaker *m, struct DatasetWriter *writer, int64_t first, int64_t n,
-                       struct Error *err) {
-    const struct Backend *be = m->nets->be;
-    int64_t n_text = networks_text_elems(m->nets), n_video = networks_latent_elems(m->nets);
-    int64_t n_samples = dataset_info(m->prompts)->n_samples;
-    for (int64_t b = 0; b < n; b++) {
-        if (!dataset_read_text(m->prompts, (first + b) % n_samples, m->nets->config->model.text_len,
-                               m->host_text + b * n_text, err))
-            return false;
-        kd_pair_noise(m->nets, first + b, m->x + b * n_video);
-    }
-    be->upload(be, m->text_f32, m->host_text, n * n_text * (int64_t)sizeof(float));
-    be->act_from_f32(be, m->text, m->text_f32, n * n_text);
-    sample_batch(m, m->nets, &m->arena, n);
-    be->download(be, m->host_x, m->x, n * n_video * (int64_t)sizeof(float));
-    for (int64_t b = 0; b < n; b++)
-        if (!append_pair(m, writer, first + b, m->host_x + b * n_video, m->host_text + b * n_text, err))
-            return false;
-    return true;
-}
-
-static struct DatasetWriter *part_writer(struct PairMaker *m, const char *path, struct Error *err) {
-    const struct DatasetInfo *info = dataset_info(m->prompts);
-    const struct ModelConfig *c = &m->nets->config->model;
-    if (!dataset_read_negative(m->prompts, c->text_len, m->host_text, err)) return NULL;
+static struct DatasetWriter *part_writer(const struct Networks *nets, struct Dataset *prompts,
+                                         const float *negative, const char *path,
+                                         struct Error *err) {
+    const struct DatasetInfo *info = dataset_info(prompts);
+    const struct ModelConfig *c = &nets->config->model;
     struct DatasetSpec spec = {.kind = info->kind,
                                .channels = info->channels,
                                .frames = info->frames,
@@ -169,27 +85,70 @@ static struct DatasetWriter *part_writer(struct PairMaker *m, const char *path, 
                                .video_encoder = info->video_encoder,
                                .text_encoder = info->text_encoder,
                                .negative_prompt = info->negative_prompt,
-                               .negative_rows = m->host_text,
-                               .n_negative_rows = text_rows(m->host_text, c->text_len, c->text_dim),
+                               .negative_rows = negative,
+                               .n_negative_rows = prompt_text_rows(negative, c->text_len, c->text_dim),
                                .zstd_level = 1};
     return dataset_writer_open(path, &spec, err);
 }
 
+/* Samples and appends the pairs first .. first + set->n - 1, whose prompts `set` holds. */
+static bool append_pairs(const struct Sampler *sampler, struct Arena *arena,
+                         const struct PromptSet *set, int64_t first, float *clips,
+                         struct DatasetWriter *writer, struct Error *err) {
+    int64_t n_text = set->text_len * set->text_dim, n_video = networks_latent_elems(sampler->nets);
+    sampler_run(sampler,
+                (struct SampleSet){.first = first,
+                                   .n = set->n,
+                                   .text = set->text,
+                                   .neg_text = set->neg_text,
+                                   .clips = clips},
+                set->n, arena);
+    for (int64_t i = 0; i < set->n; i++) {
+        const float *text = set->text + i * n_text;
+        if (!dataset_writer_append(writer, set->prompts[i], clips + i * n_video, text,
+                                   prompt_text_rows(text, set->text_len, set->text_dim), err))
+            return false;
+    }
+    return true;
+}
+
+/* Makes the pairs first .. first + n - 1, a micro-batch at a time. */
+static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, int64_t first, int64_t n,
+                        struct DatasetWriter *writer, struct Error *err) {
+    struct Sampler sampler = pair_sampler(nets);
+    struct Arena arena;
+    int64_t batch = nets->config->train.micro_batch, n_prompts = dataset_info(prompts)->n_samples;
+    float *clips = xmalloc((size_t)(batch * networks_latent_elems(nets)) * sizeof *clips);
+    bool ok = true;
+    arena_init(&arena, nets->be, pair_arena_bytes(nets, batch));
+    for (int64_t at = first; ok && at < first + n;) {
+        /* a run of prompts that does not go over the end of the data */
+        int64_t prompt = at % n_prompts, run = first + n - at;
+        if (run > batch) run = batch;
+        if (run > n_prompts - prompt) run = n_prompts - prompt;
+        struct PromptSet set = {0};
+        ok = prompt_set_of_samples(&set, prompts, prompt, run, nets->config->model.text_len, err) &&
+             append_pairs(&sampler, &arena, &set, at, clips, writer, err);
+        prompt_set_free(&set);
+        at += run;
+    }
+    arena_free(&arena);
+    free(clips);
+    return ok;
+}
+
 static bool make_part(const struct Networks *nets, struct Dataset *prompts, const char *path,
                       int64_t first, int64_t n, struct Error *err) {
-    struct PairMaker maker;
     struct DatasetWriter *writer = NULL;
-    bool ok = maker_init(&maker, nets, prompts, err);
-    if (ok) writer = part_writer(&maker, path, err);
-    ok = ok && writer;
-    for (int64_t at = 0; ok && at < n; at += maker.capacity)
-        ok = make_batch(&maker, writer, first + at, n - at < maker.capacity ? n - at : maker.capacity,
-                        err);
+    float *negative = xmalloc((size_t)networks_text_elems(nets) * sizeof *negative);
+    bool ok = dataset_read_negative(prompts, nets->config->model.text_len, negative, err);
+    if (ok) writer = part_writer(nets, prompts, negative, path, err);
+    ok = ok && writer && write_pairs(nets, prompts, first, n, writer, err);
     if (ok)
         ok = dataset_writer_finish(writer, err);
     else
         dataset_writer_discard(writer);
-    maker_free(&maker);
+    free(negative);
     return ok;
 }
 

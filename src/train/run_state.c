@@ -197,9 +197,21 @@ static void report_skipped(void *context, const char *path, const char *reason) 
     if (*(bool *)context) fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason);
 }
 
+/* A new run must not mix its checkpoints with those of another. */
+static bool folder_is_unused(const struct Config *config, struct Error *err) {
+    char *folder = run_checkpoint_folder(config);
+    int64_t n = 0;
+    bool ok = ckpt_folder_count(folder, &n, err);
+    if (ok && n)
+        ok = error_set(err, "%s: holds %lld checkpoints of an earlier run; go on with resume=auto, or "
+                            "choose another folder with out=", folder, (long long)n);
+    free(folder);
+    return ok;
+}
+
 bool run_resume_path(const struct Config *config, bool verbose, char **path, struct Error *err) {
     *path = NULL;
-    if (strcmp(config->resume, "none") == 0) return true;
+    if (strcmp(config->resume, "none") == 0) return folder_is_unused(config, err);
     if (strcmp(config->resume, "auto") != 0) {
         *path = xstrdup(config->resume);
         return true;

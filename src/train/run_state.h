@@ -23,7 +23,7 @@ bool run_state_save(const struct RunState *state, const struct Networks *nets, s
 bool run_state_load(struct RunState *state, struct Networks *nets, const char *path,
                     struct Error *err);
 
-/* What `resume` asks for: "none" gives NULL; "auto" the newest valid checkpoint of the run, NULL if there
+/* What `resume` asks for: "none" gives NULL, and refuses a folder that holds checkpoints already; "auto" the newest valid checkpoint of the run, NULL if there
  * is none yet (damaged ones are named on stderr and skipped); else the path itself.  Caller frees. */
 bool run_resume_path(const struct Config *config, bool verbose, char **path, struct Error *err);
 
