@@ -27,6 +27,7 @@
 typedef struct ActElem Act;
 
 struct Backend;
+struct OpTally;
 
 /* List macros: OP(name, (typed parameters), (names of the parameters)). */
 #include "kernels/ops_memory.h"
@@ -61,10 +62,13 @@ struct Backend {
 /* The reference: float32 on the host, OpenMP, oneDNN for matrix products and convolutions. */
 struct Backend *backend_cpu_create(void);
 
-/* Computes nothing: for measuring memory.  `act_dtype` is that of the backend it stands for. */
+/* Computes nothing: for measuring memory and counting arithmetic.  `act_dtype` is that of the backend
+ * it stands for. */
 struct Backend *backend_plan_create(enum Dtype act_dtype);
 /* Bytes that memory_alloc has handed out so far. */
 int64_t backend_plan_allocated(const struct Backend *be);
+/* [OP_COUNT] of op_cost.h: what the operations called so far would cost. */
+const struct OpTally *backend_plan_tallies(const struct Backend *be);
 
 static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {
     return (Act *)((char *)(uintptr_t)base + n_elems * dtype_bytes(be->act_dtype));

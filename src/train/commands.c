@@ -4,6 +4,7 @@
 #include "data/cmd_data.h"
 #include "data/cmd_plot.h"
 #include "data/cmd_wan.h"
+#include "train/bench.h"
 #include "train/cmd_config.h"
 #include "train/cmd_eval.h"
 #include "train/cmd_sample.h"
@@ -20,6 +21,7 @@ const struct Command commands[] = {
     {"plot", "draw the losses of runs as PNG", cmd_plot},
     {"ckpt", "describe or verify checkpoints", cmd_ckpt},
     {"export", "hand back a student or teacher in Wan's layout", cmd_export},
+    {"bench", "time the machine, the operations and the steps", cmd_bench},
     {"replay", "evaluate a recorded step and compare it with what it should give", cmd_replay},
 };
 const int n_commands = sizeof commands / sizeof *commands;

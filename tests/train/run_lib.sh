@@ -26,7 +26,7 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"
 
 fail() {
     echo "FAILED: $*" >&2
-    [ ! -f log ] || tail -n 20 log >&2
+    tail -n 20 log errors >&2 2>/dev/null || true
     exit 1
 }
 
@@ -67,7 +67,7 @@ train_expecting() { # CODE RANKS [key=value ...]
     local command code=0
     command_of "${@:2}"
     "${command[@]}" >log 2>errors || code=$?
-    [ "$code" -eq "$1" ] || { cat errors >&2; fail "exit code $code, not $1, of: ${command[*]}"; }
+    [ "$code" -eq "$1" ] || fail "exit code $code, not $1, of: ${command[*]}"
 }
 
 newest_checkpoint() { # RUN

@@ -13,9 +13,9 @@ lines_of() { # FILE
 start() { # RUN LINES
     "${command[@]}" >log 2>errors &
     pid=$!
-    local deadline=$((SECONDS + 60))
+    local deadline=$((SECONDS + 120))
     while [ "$(lines_of "$1/metrics.jsonl")" -lt "$2" ]; do
-        kill -0 "$pid" 2>/dev/null || { cat errors >&2; fail "$1 ended before it was disturbed"; }
+        kill -0 "$pid" 2>/dev/null || fail "$1 ended before it was disturbed"
         [ "$SECONDS" -lt "$deadline" ] || fail "$1 does not come on"
         sleep 0.02
     done
@@ -30,7 +30,7 @@ await() {
 # ---- signals ----
 
 stage_options stage2
-options=("${stage[@]}" train.iterations=150 ema.decay=0.95)
+options=("${stage[@]}" train.iterations=150 train.global_batch=4 ema.decay=0.95)
 train 1 "${options[@]}" out=undisturbed-1
 train 2 "${options[@]}" out=undisturbed-2
 

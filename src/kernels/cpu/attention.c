@@ -1,73 +1,122 @@
-/* Attention in blocks of Q_BLOCK queries by K_BLOCK keys.
+/* Attention in blocks of Q_BLOCK queries by K_BLOCK keys, with the scores transposed: a row of S^T is a
+ * key, its columns are queries.  So everything that softmax does runs along vectors of queries, and
+ * K, V, P^T serve products as they lie; only what stands on the right of a product is copied.
  *
  * Forward keeps, per query, the running maximum and sum of exponentials and rescales what it has when
  * a later block of keys raises the maximum (Milakov & Gimelshein 2018; Dao et al. 2022).
- * Backward makes the probabilities again from lse.  With P = exp(scale q k^T - lse):
- *     dV = P^T dO,  dP = dO V^T,  dS = P (dP - delta) scale,  delta = rowsum(dO o),
+ * Backward makes the probabilities again from lse.  With P^T = exp(scale k q^T - lse):
+ *     dV = P^T dO,  dP^T = V dO^T,  dS^T = P^T (dP^T - delta) scale,  delta = rowsum(dO o),
  *     dQ = dS K,  dK = dS^T Q.
  * The work of one head of one sample stays on one thread, so that its sums have one order. */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
+#include "error.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/tile_gemm.h"
+#include "kernels/cpu/transpose.h"
 
-enum { Q_BLOCK = 128, K_BLOCK = 512 };
-_Static_assert(2 * Q_BLOCK * K_BLOCK <= CPU_SCRATCH_FLOATS, "two panels per thread");
+enum { Q_BLOCK = 128, K_BLOCK = 256, MAX_HEAD_DIM = 512 };
+
+/* A thread's scratch, in floats from its start. */
+enum {
+    AT_P = 0,                                       /* P^T [K_BLOCK, Q_BLOCK] */
+    AT_DP = AT_P + K_BLOCK * Q_BLOCK,               /* dP^T, then dS^T */
+    AT_QT = AT_DP + K_BLOCK * Q_BLOCK,              /* q^T [head_dim, Q_BLOCK] */
+    AT_DOT = AT_QT + MAX_HEAD_DIM * Q_BLOCK,        /* dO^T */
+    AT_Q = AT_DOT + MAX_HEAD_DIM * Q_BLOCK,         /* q with rows that may be read to a full vector */
+    AT_DO = AT_Q + Q_BLOCK * MAX_HEAD_DIM,          /* dO likewise */
+    AT_K = AT_DO + Q_BLOCK * MAX_HEAD_DIM,          /* k or v likewise */
+    ATTENTION_FLOATS = AT_K + K_BLOCK * MAX_HEAD_DIM
+};
+_Static_assert((int)ATTENTION_FLOATS <= (int)CPU_SCRATCH_FLOATS, "a thread's scratch");
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-/* Replaces a row of scores by exp(score - max) and returns their sum. */
-static float exp_row(float *p, int64_t n, float max) {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) {
-        p[j] = fast_exp(p[j] - max);
-        sum += p[j];
-    }
-    return sum;
+/* A matrix with rows that may be read up to a full vector: x itself, or a copy. */
+struct Padded {
+    const float *at;
+    int64_t stride;
+};
+
+static struct Padded padded(float *scratch, const float *x, int64_t rows, int64_t n, int64_t stride) {
+    if (n == tile_padded(n)) return (struct Padded){x, stride};
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(scratch + i * tile_padded(n), x + i * stride, (size_t)n * sizeof *x);
+    return (struct Padded){scratch, tile_padded(n)};
 }
 
-static float max_row(const float *p, int64_t n, float max) {
-#pragma omp simd reduction(max : max)
-    for (int64_t j = 0; j < n; j++) max = p[j] > max ? p[j] : max;
-    return max;
+/* What forward knows of its queries so far. */
+struct Running {
+    float max[Q_BLOCK], sum[Q_BLOCK];
+};
+
+/* P^T [n, rows] from scores, with the maxima raised to theirs; keep: by how much earlier results
+ * shrink. */
+static void softmax_block(float *p, int64_t n, int64_t rows, struct Running *r, float *keep) {
+    float max[Q_BLOCK], sum[Q_BLOCK] = {0}; /* for the compiler: memory that p does not overlap */
+    memcpy(max, r->max, sizeof max);
+    for (int64_t j = 0; j < n; j++)
+#pragma omp simd
+        for (int64_t i = 0; i < rows; i++) {
+            float s = p[j * Q_BLOCK + i];
+            max[i] = s > max[i] ? s : max[i];
+        }
+#pragma omp simd
+    for (int64_t i = 0; i < rows; i++) {
+        keep[i] = fast_exp(r->max[i] - max[i]);
+        sum[i] = r->sum[i] * keep[i];
+    }
+    for (int64_t j = 0; j < n; j++)
+#pragma omp simd
+        for (int64_t i = 0; i < rows; i++) {
+            float e = fast_exp(p[j * Q_BLOCK + i] - max[i]);
+            p[j * Q_BLOCK + i] = e;
+            sum[i] += e;
+        }
+    memcpy(r->max, max, sizeof max);
+    memcpy(r->sum, sum, sizeof sum);
+}
+
+static void scale_rows(float *o, const float *factor, int64_t rows, struct AttentionShape s) {
+    for (int64_t i = 0; i < rows; i++)
+#pragma omp simd
+        for (int64_t c = 0; c < s.head_dim; c++) o[i * s.o_stride + c] *= factor[i];
 }
 
 /* `rows` queries against all keys of one head. */
 static void forward_rows(float *o, float *lse, const float *q, const float *k, const float *v,
-                         int64_t rows, float *p, struct AttentionShape s) {
-    float scale = 1.0f / sqrtf((float)s.head_dim), max[Q_BLOCK], sum[Q_BLOCK];
+                         int64_t rows, float *scratch, struct AttentionShape s) {
+    float scale = 1.0f / sqrtf((float)s.head_dim), *p = scratch + AT_P, *qt = scratch + AT_QT;
+    float factor[Q_BLOCK];
+    struct Running r = {.sum = {0}};
+    for (int64_t i = 0; i < Q_BLOCK; i++) r.max[i] = -FLT_MAX;
+    transpose(qt, Q_BLOCK, q, s.q_stride, rows, s.head_dim);
     for (int64_t first = 0; first < s.k_tokens; first += K_BLOCK) {
         int64_t n = smaller(K_BLOCK, s.k_tokens - first);
-        cpu_gemm('N', 'T', rows, n, s.head_dim, scale, q, s.q_stride, k + first * s.k_stride,
-                 s.k_stride, 0.0f, p, n);
-        for (int64_t i = 0; i < rows; i++) {
-            float old = first ? max[i] : -FLT_MAX, now = max_row(p + i * n, n, old);
-            float block_sum = exp_row(p + i * n, n, now);
-            if (first) {
-                float keep = fast_exp(old - now), *oi = o + i * s.o_stride;
-                for (int64_t j = 0; j < s.head_dim; j++) oi[j] *= keep;
-                sum[i] = sum[i] * keep + block_sum;
-            } else {
-                sum[i] = block_sum;
-            }
-            max[i] = now;
-        }
-        cpu_gemm('N', 'N', rows, s.head_dim, n, 1.0f, p, n, v + first * s.v_stride, s.v_stride,
-                 first ? 1.0f : 0.0f, o, s.o_stride);
+        struct TileOperand keys = tile_operand(k + first * s.k_stride, s.k_stride, 1);
+        struct Padded values =
+            padded(scratch + AT_K, v + first * s.v_stride, n, s.head_dim, s.v_stride);
+        tile_gemm(n, rows, s.head_dim, scale, keys, qt, Q_BLOCK, (struct TileAddend){0}, p, Q_BLOCK);
+        softmax_block(p, n, rows, &r, factor);
+        if (first) scale_rows(o, factor, rows, s);
+        tile_gemm(rows, s.head_dim, n, 1.0f, tile_operand(p, 1, Q_BLOCK), values.at,
+                  values.stride, (struct TileAddend){first ? o : NULL, s.o_stride}, o, s.o_stride);
     }
     for (int64_t i = 0; i < rows; i++) {
-        float inverse = 1.0f / sum[i], *oi = o + i * s.o_stride;
-        for (int64_t j = 0; j < s.head_dim; j++) oi[j] *= inverse;
-        lse[i] = max[i] + logf(sum[i]);
+        factor[i] = 1.0f / r.sum[i];
+        lse[i] = r.max[i] + logf(r.sum[i]);
     }
+    scale_rows(o, factor, rows, s);
 }
 
 void cpu_attention_forward(const struct Backend *be, Act *o, float *lse, const Act *q, const Act *k,
                            const Act *v, struct AttentionShape s) {
+    TMD_CHECK(s.head_dim <= MAX_HEAD_DIM, "head_dim %lld", (long long)s.head_dim);
 #pragma omp parallel for schedule(static) collapse(3)
     for (int64_t b = 0; b < s.batch; b++)
         for (int64_t h = 0; h < s.heads; h++)
@@ -83,61 +132,93 @@ void cpu_attention_forward(const struct Backend *be, Act *o, float *lse, const A
 }
 
 struct HeadGradients {
-    float *dq, *dk, *dv;
+    float *dq, *dk, *dv; /* dk, dv: NULL if not wanted */
 };
 struct HeadInputs {
     const float *grad_o, *o, *lse, *q, *k, *v;
 };
 
-/* p holds scores and becomes P; dp holds dO V^T and becomes dS. */
-static void score_gradients(float *p, float *dp, const float *lse, const float *delta, int64_t rows,
-                            int64_t n, float scale) {
-    for (int64_t i = 0; i < rows; i++) {
-        float *pi = p + i * n, *di = dp + i * n, l = lse[i], d = delta[i];
+/* p holds scores and becomes P^T; dp holds V dO^T and becomes dS^T. */
+static void score_gradients(float *p, float *dp, const float *lse, const float *delta, int64_t n,
+                            int64_t rows, float scale) {
+    for (int64_t j = 0; j < n; j++) {
+        float *pj = p + j * Q_BLOCK, *dj = dp + j * Q_BLOCK;
 #pragma omp simd
-        for (int64_t j = 0; j < n; j++) {
-            pi[j] = fast_exp(pi[j] - l);
-            di[j] = pi[j] * (di[j] - d) * scale;
+        for (int64_t i = 0; i < rows; i++) {
+            pj[i] = fast_exp(pj[i] - lse[i]);
+            dj[i] = pj[i] * (dj[i] - delta[i]) * scale;
         }
     }
 }
 
-static void backward_head(struct HeadGradients out, struct HeadInputs in, float *p,
-                          struct AttentionShape s) {
-    float scale = 1.0f / sqrtf((float)s.head_dim), delta[Q_BLOCK];
-    float *dp = p + Q_BLOCK * K_BLOCK;
-    for (int64_t qi = 0; qi < s.q_tokens; qi += Q_BLOCK) {
-        int64_t rows = smaller(Q_BLOCK, s.q_tokens - qi);
-        const float *q = in.q + qi * s.q_stride, *grad_o = in.grad_o + qi * s.o_stride;
-        for (int64_t i = 0; i < rows; i++) {
-            const float *oi = in.o + (qi + i) * s.o_stride, *gi = grad_o + i * s.o_stride;
-            float sum = 0.0f;
+/* The queries of one block, prepared for products. */
+struct QueryBlock {
+    int64_t first, rows;
+    const float *qt, *grad_ot; /* [head_dim, Q_BLOCK] */
+    struct Padded q, grad_o;   /* [rows, head_dim] */
+    float delta[Q_BLOCK];
+};
+
+static void query_block_prepare(struct QueryBlock *b, struct HeadInputs in, int64_t first,
+                                float *scratch, struct AttentionShape s) {
+    const float *q = in.q + first * s.q_stride, *grad_o = in.grad_o + first * s.o_stride;
+    b->first = first;
+    b->rows = smaller(Q_BLOCK, s.q_tokens - first);
+    transpose(scratch + AT_QT, Q_BLOCK, q, s.q_stride, b->rows, s.head_dim);
+    transpose(scratch + AT_DOT, Q_BLOCK, grad_o, s.o_stride, b->rows, s.head_dim);
+    b->qt = scratch + AT_QT;
+    b->grad_ot = scratch + AT_DOT;
+    b->q = padded(scratch + AT_Q, q, b->rows, s.head_dim, s.q_stride);
+    b->grad_o = padded(scratch + AT_DO, grad_o, b->rows, s.head_dim, s.o_stride);
+    for (int64_t i = 0; i < b->rows; i++) {
+        const float *oi = in.o + (first + i) * s.o_stride, *gi = grad_o + i * s.o_stride;
+        float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-            for (int64_t j = 0; j < s.head_dim; j++) sum += oi[j] * gi[j];
-            delta[i] = sum;
-        }
-        for (int64_t ki = 0; ki < s.k_tokens; ki += K_BLOCK) {
-            int64_t n = smaller(K_BLOCK, s.k_tokens - ki), c = s.head_dim;
-            const float *k = in.k + ki * s.k_stride, *v = in.v + ki * s.v_stride;
-            float keep_k = qi ? 1.0f : 0.0f, keep_q = ki ? 1.0f : 0.0f;
-            cpu_gemm('N', 'T', rows, n, c, scale, q, s.q_stride, k, s.k_stride, 0.0f, p, n);
-            cpu_gemm('N', 'T', rows, n, c, 1.0f, grad_o, s.o_stride, v, s.v_stride, 0.0f, dp, n);
-            score_gradients(p, dp, in.lse + qi, delta, rows, n, scale);
-            if (out.dk) {
-                cpu_gemm('T', 'N', n, c, rows, 1.0f, p, n, grad_o, s.o_stride, keep_k,
-                         out.dv + ki * s.v_stride, s.v_stride);
-                cpu_gemm('T', 'N', n, c, rows, 1.0f, dp, n, q, s.q_stride, keep_k,
-                         out.dk + ki * s.k_stride, s.k_stride);
-            }
-            cpu_gemm('N', 'N', rows, c, n, 1.0f, dp, n, k, s.k_stride, keep_q,
-                     out.dq + qi * s.q_stride, s.q_stride);
-        }
+        for (int64_t j = 0; j < s.head_dim; j++) sum += oi[j] * gi[j];
+        b->delta[i] = sum;
+    }
+}
+
+/* What one block of queries and the keys from `first` on give each other. */
+static void backward_block(struct HeadGradients out, struct HeadInputs in, const struct QueryBlock *b,
+                           int64_t first, float *scratch, struct AttentionShape s) {
+    const struct TileAddend none = {0};
+    int64_t n = smaller(K_BLOCK, s.k_tokens - first), c = s.head_dim;
+    const float *k = in.k + first * s.k_stride, *v = in.v + first * s.v_stride;
+    float scale = 1.0f / sqrtf((float)c), *p = scratch + AT_P, *dp = scratch + AT_DP;
+    tile_gemm(n, b->rows, c, scale, tile_operand(k, s.k_stride, 1), b->qt, Q_BLOCK, none, p,
+              Q_BLOCK);
+    tile_gemm(n, b->rows, c, 1.0f, tile_operand(v, s.v_stride, 1), b->grad_ot, Q_BLOCK, none,
+              dp, Q_BLOCK);
+    score_gradients(p, dp, in.lse + b->first, b->delta, n, b->rows, scale);
+    if (out.dk) {
+        float *dk = out.dk + first * s.k_stride, *dv = out.dv + first * s.v_stride;
+        tile_gemm(n, c, b->rows, 1.0f, tile_operand(p, Q_BLOCK, 1), b->grad_o.at,
+                  b->grad_o.stride, (struct TileAddend){b->first ? dv : NULL, s.v_stride}, dv,
+                  s.v_stride);
+        tile_gemm(n, c, b->rows, 1.0f, tile_operand(dp, Q_BLOCK, 1), b->q.at, b->q.stride,
+                  (struct TileAddend){b->first ? dk : NULL, s.k_stride}, dk, s.k_stride);
+    }
+    float *dq = out.dq + b->first * s.q_stride;
+    struct Padded keys = padded(scratch + AT_K, k, n, c, s.k_stride);
+    tile_gemm(b->rows, c, n, 1.0f, tile_operand(dp, 1, Q_BLOCK), keys.at, keys.stride,
+              (struct TileAddend){first ? dq : NULL, s.q_stride}, dq, s.q_stride);
+}
+
+static void backward_head(struct HeadGradients out, struct HeadInputs in, float *scratch,
+                          struct AttentionShape s) {
+    for (int64_t qi = 0; qi < s.q_tokens; qi += Q_BLOCK) {
+        struct QueryBlock block;
+        query_block_prepare(&block, in, qi, scratch, s);
+        for (int64_t ki = 0; ki < s.k_tokens; ki += K_BLOCK)
+            backward_block(out, in, &block, ki, scratch, s);
     }
 }
 
 void cpu_attention_backward(const struct Backend *be, Act *dq, Act *dk, Act *dv, const Act *grad_o,
                             const Act *o, const float *lse, const Act *q, const Act *k, const Act *v,
                             struct AttentionShape s) {
+    TMD_CHECK(s.head_dim <= MAX_HEAD_DIM, "head_dim %lld", (long long)s.head_dim);
 #pragma omp parallel for schedule(static) collapse(2)
     for (int64_t b = 0; b < s.batch; b++)
         for (int64_t h = 0; h < s.heads; h++) {

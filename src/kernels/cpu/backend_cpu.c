@@ -6,6 +6,7 @@
 #include "error.h"
 #include "kernels/cpu/conv3d.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 
 void cpu_upload(const struct Backend *be, void *device, const void *host, int64_t n_bytes) {
     (void)be;
@@ -51,15 +52,23 @@ static void cpu_destroy(struct Backend *be) {
     struct CpuState *state = be->state;
     cpu_conv_destroy(state->conv);
     free(state->scratch);
+    free(state->panels);
     free(state);
     free(be);
+}
+
+/* Left untouched: pages come into being near the thread that first writes to them, if ever. */
+static float *scratch_alloc(size_t n_floats) {
+    float *scratch = aligned_alloc(64, n_floats * sizeof *scratch);
+    TMD_CHECK(scratch, "out of memory: asked for %zu floats", n_floats);
+    return scratch;
 }
 
 struct Backend *backend_cpu_create(void) {
     struct CpuState *state = xcalloc(sizeof *state);
     state->n_threads = omp_get_max_threads();
-    state->scratch =
-        cpu_memory_alloc(NULL, (int64_t)state->n_threads * CPU_SCRATCH_FLOATS * (int64_t)sizeof(float));
+    state->scratch = scratch_alloc((size_t)state->n_threads * CPU_SCRATCH_FLOATS);
+    state->panels = scratch_alloc(GEMM_SHARED_FLOATS);
     state->conv = cpu_conv_create();
 
     struct Backend *be = xcalloc(sizeof *be);

@@ -10,7 +10,11 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { COLUMNS = 64, RUN = 128 };
+enum { COLUMNS = 128, RUN = 128 };
+
+/* Sums over rows call their loop with COLUMNS as a constant where they can: the sums then stay in
+ * registers. */
+#define INLINED static inline __attribute__((always_inline))
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -63,14 +67,15 @@ static void layer_norm_dx(float *dx, const float *dy, const float *x, const floa
     }
 }
 
-/* Sums over the tokens of samples [first, last) into one row of gradients. */
-static void layer_norm_dparams(float *dscale, float *dshift, const float *dy, const float *x,
-                               const float *mean, const float *rstd, struct NormShape s,
-                               int64_t first_row, int64_t end_row, int64_t column, int64_t n) {
+/* Sums over rows [first_row, end_row) into n columns of one row of gradients. */
+INLINED void layer_norm_dparams(float *dscale, float *dshift, const float *dy, const float *x,
+                                const float *mean, const float *rstd, struct NormShape s,
+                                int64_t first_row, int64_t end_row, int64_t column, int64_t n) {
     double total_scale[COLUMNS] = {0}, total_shift[COLUMNS] = {0};
     for (int64_t run = first_row; run < end_row; run += RUN) {
         float part_scale[COLUMNS] = {0}, part_shift[COLUMNS] = {0};
-        for (int64_t row = run; row < smaller(run + RUN, end_row); row++) {
+        int64_t end = smaller(run + RUN, end_row);
+        for (int64_t row = run; row < end; row++) {
             const float *dyr = dy + row * s.dim + column, *xr = x + row * s.dim + column;
             float mu = mean[row], r = rstd[row];
 #pragma omp simd
@@ -101,9 +106,15 @@ void cpu_layer_norm_backward(const struct Backend *be, Act *dx, float *dscale, f
     int64_t groups = s.stride ? s.batch : 1, rows = s.stride ? s.tokens : s.batch * s.tokens;
 #pragma omp parallel for schedule(static) collapse(2)
     for (int64_t g = 0; g < groups; g++)
-        for (int64_t column = 0; column < s.dim; column += COLUMNS)
-            layer_norm_dparams(dscale + g * s.stride, dshift + g * s.stride, dyf, xf, mean, rstd, s,
-                               g * rows, (g + 1) * rows, column, smaller(COLUMNS, s.dim - column));
+        for (int64_t column = 0; column < s.dim; column += COLUMNS) {
+            float *dsc = dscale + g * s.stride, *dsh = dshift + g * s.stride;
+            if (s.dim - column >= COLUMNS)
+                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows, column,
+                                   COLUMNS);
+            else
+                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows, column,
+                                   s.dim - column);
+        }
 }
 
 void cpu_gate_forward(const struct Backend *be, Act *out, const Act *x, const Act *h,
@@ -124,15 +135,16 @@ void cpu_gate_forward(const struct Backend *be, Act *out, const Act *x, const Ac
     }
 }
 
-static void gate_backward_columns(float *dh, float *dgate, const float *dout, const float *h,
-                                  const float *gate, struct NormShape s, int64_t sample,
-                                  int64_t column, int64_t n) {
+INLINED void gate_backward_columns(float *dh, float *dgate, const float *dout, const float *h,
+                                   const float *gate, struct NormShape s, int64_t sample,
+                                   int64_t column, int64_t n) {
     double total[COLUMNS] = {0};
     const float *g = gate + sample * s.stride + column;
     int64_t first = sample * s.tokens, end = first + s.tokens;
     for (int64_t run = first; run < end; run += RUN) {
         float part[COLUMNS] = {0};
-        for (int64_t row = run; row < smaller(run + RUN, end); row++) {
+        int64_t run_end = smaller(run + RUN, end);
+        for (int64_t row = run; row < run_end; row++) {
             int64_t at = row * s.dim + column;
 #pragma omp simd
             for (int64_t j = 0; j < n; j++) {
@@ -151,7 +163,12 @@ void cpu_gate_backward(const struct Backend *be, Act *dh, float *dgate, const Ac
     (void)be;
 #pragma omp parallel for schedule(static) collapse(2)
     for (int64_t sample = 0; sample < s.batch; sample++)
-        for (int64_t column = 0; column < s.dim; column += COLUMNS)
-            gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h), gate, s,
-                                  sample, column, smaller(COLUMNS, s.dim - column));
+        for (int64_t column = 0; column < s.dim; column += COLUMNS) {
+            if (s.dim - column >= COLUMNS)
+                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h), gate,
+                                      s, sample, column, COLUMNS);
+            else
+                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h), gate,
+                                      s, sample, column, s.dim - column);
+        }
 }

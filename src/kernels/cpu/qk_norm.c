@@ -7,20 +7,36 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* out[j] = in rotated forward (sign = 1) or back (sign = -1), for `n` channels from `first` on, both
- * even; cs [head_dim / 2, 2] are this token's cosines and sines. */
+/* Four pairs, at any address. */
+typedef float Pairs __attribute__((vector_size(32), aligned(sizeof(float)), may_alias));
+typedef int32_t PairLanes __attribute__((vector_size(32)));
+
+/* n channels of one head (n even) rotated forward, sign = 1, or back, sign = -1, by the cosines and
+ * sines cs [n / 2, 2].  In vectors of interleaved pairs:  (a, b) (c, c) + (b, a) (-s, s). */
+static void rotate_stretch(float *out, const float *in, const float *cs, int64_t n, float sign) {
+    enum { STEP = sizeof(Pairs) / sizeof(float) };
+    const PairLanes first = {0, 0, 2, 2, 4, 4, 6, 6}, second = {1, 1, 3, 3, 5, 5, 7, 7};
+    const PairLanes swapped = {1, 0, 3, 2, 5, 4, 7, 6};
+    const Pairs signs = {-sign, sign, -sign, sign, -sign, sign, -sign, sign};
+    int64_t i = 0;
+    for (; i + STEP <= n; i += STEP) {
+        Pairs x = *(const Pairs *)(in + i), c = *(const Pairs *)(cs + i);
+        *(Pairs *)(out + i) = x * __builtin_shuffle(c, first) +
+                              __builtin_shuffle(x, swapped) * (__builtin_shuffle(c, second) * signs);
+    }
+    for (; i < n; i += 2) {
+        float a = in[i], b = in[i + 1], cosine = cs[i], sine = sign * cs[i + 1];
+        out[i] = a * cosine - b * sine;
+        out[i + 1] = a * sine + b * cosine;
+    }
+}
+
+/* The same for `n` channels from `first` on, both even, over heads; out may be in. */
 static void rotate(float *out, const float *in, const float *cs, int64_t first, int64_t n,
                    int64_t head_dim, float sign) {
-    for (int64_t j = 0; j < n;) { /* one stretch within a head at a time */
+    for (int64_t j = 0; j < n;) {
         int64_t at = (first + j) % head_dim, stretch = head_dim - at < n - j ? head_dim - at : n - j;
-        const float *c = cs + at, *x = in + j;
-        float *y = out + j;
-#pragma omp simd
-        for (int64_t i = 0; i < stretch; i += 2) {
-            float a = x[i], b = x[i + 1], cosine = c[i], sine = sign * c[i + 1];
-            y[i] = a * cosine - b * sine;
-            y[i + 1] = a * sine + b * cosine;
-        }
+        rotate_stretch(out + j, in + j, cs + at, stretch, sign);
         j += stretch;
     }
 }
@@ -61,10 +77,13 @@ static void qk_norm_dx(float *dx, const float *dy, const float *x, float r, cons
     for (int64_t j = 0; j < s.dim; j++) dx[j] = r * (dx[j] * w[j] - x[j] * along);
 }
 
-enum { COLUMNS = 64, RUN = 128 };
+enum { COLUMNS = 128, RUN = 128 };
 
-static void qk_norm_dw(float *dw, const float *dy, const float *x, const float *rstd,
-                       const float *cos_sin, struct QkNormShape s, int64_t column, int64_t n) {
+/* n <= COLUMNS columns of dw; a constant n keeps the sums in registers. */
+static inline __attribute__((always_inline)) void qk_norm_dw(float *dw, const float *dy, const float *x,
+                                                             const float *rstd, const float *cos_sin,
+                                                             struct QkNormShape s, int64_t column,
+                                                             int64_t n) {
     int64_t rows = s.batch * s.tokens, head_dim = s.dim / s.heads;
     double total[COLUMNS] = {0};
     for (int64_t run = 0; run < rows; run += RUN) {
@@ -97,7 +116,11 @@ void cpu_qk_norm_backward(const struct Backend *be, Act *dx, float *dw, const Ac
                    cos_sin ? cos_sin + row % s.tokens * head_dim : NULL, s);
     if (!dw) return;
 #pragma omp parallel for schedule(static)
-    for (int64_t column = 0; column < s.dim; column += COLUMNS)
-        qk_norm_dw(dw, act_const_f32(dy), act_const_f32(x), rstd, cos_sin, s, column,
-                   s.dim - column < COLUMNS ? s.dim - column : COLUMNS);
+    for (int64_t column = 0; column < s.dim; column += COLUMNS) {
+        if (s.dim - column >= COLUMNS)
+            qk_norm_dw(dw, act_const_f32(dy), act_const_f32(x), rstd, cos_sin, s, column, COLUMNS);
+        else
+            qk_norm_dw(dw, act_const_f32(dy), act_const_f32(x), rstd, cos_sin, s, column,
+                       s.dim - column);
+    }
 }

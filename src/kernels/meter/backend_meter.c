@@ -1,0 +1,69 @@
+#include "kernels/meter/backend_meter.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+
+struct Meter {
+    const struct Backend *inner;
+    struct OpTally tallies[OP_COUNT];
+};
+
+static double now_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#define METER_FUNCTION(name, params, names)                                                        \
+    static void meter_##name(const struct Backend *be, BACKEND_UNWRAP params) {                    \
+        struct Meter *meter = be->state;                                                           \
+        double start = now_seconds();                                                              \
+        meter->inner->name(meter->inner, BACKEND_UNWRAP names);                                    \
+        op_tally_add(&meter->tallies[OP_##name], op_cost_##name(be, BACKEND_UNWRAP names),         \
+                     now_seconds() - start);                                                       \
+    }
+MEMORY_OPS(METER_FUNCTION)
+COMPUTE_OPS(METER_FUNCTION)
+
+static void *meter_memory_alloc(const struct Backend *be, int64_t n_bytes) {
+    const struct Meter *meter = be->state;
+    return meter->inner->memory_alloc(meter->inner, n_bytes);
+}
+
+static void meter_memory_free(const struct Backend *be, void *memory) {
+    const struct Meter *meter = be->state;
+    meter->inner->memory_free(meter->inner, memory);
+}
+
+static void meter_destroy(struct Backend *be) {
+    free(be->state);
+    free(be);
+}
+
+struct Backend *backend_meter_create(const struct Backend *inner) {
+    struct Meter *meter = xcalloc(sizeof *meter);
+    struct Backend *be = xcalloc(sizeof *be);
+    meter->inner = inner;
+    be->name = inner->name;
+    be->act_dtype = inner->act_dtype;
+    be->state = meter;
+#define METER_ENTRY(op, params, names) be->op = meter_##op;
+    MEMORY_OPS(METER_ENTRY)
+    COMPUTE_OPS(METER_ENTRY)
+    be->memory_alloc = meter_memory_alloc;
+    be->memory_free = meter_memory_free;
+    be->destroy = meter_destroy;
+    return be;
+}
+
+const struct OpTally *backend_meter_tallies(const struct Backend *be) {
+    return ((const struct Meter *)be->state)->tallies;
+}
+
+void backend_meter_reset(const struct Backend *be) {
+    struct Meter *meter = be->state;
+    memset(meter->tallies, 0, sizeof meter->tallies);
+}

@@ -1,0 +1,84 @@
+/* What the machine can do at most: float32 fused multiply-adds from registers, and copies of memory that
+ * no cache holds. */
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/bench.h"
+#include "train/phase_timer.h"
+
+/* The widest vector that the compiler was told of. */
+typedef float Vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
+
+enum {
+    LANES = sizeof(Vector) / sizeof(float),
+    CHAINS = 12, /* independent sums: enough to hide the latency of a multiply-add in two units */
+    ROUNDS = 200000
+};
+
+/* 2 CHAINS LANES ROUNDS flops.  x -> x a + b with 0 < a < 1 stays finite; the sum is handed out so that
+ * none of it can be left away. */
+static float multiply_adds(float a_value, float b_value) {
+    Vector chains[CHAINS], sum = {0};
+    Vector a = sum + a_value, b = sum + b_value;
+    for (int i = 0; i < CHAINS; i++) chains[i] = sum + (float)i;
+    for (int round = 0; round < ROUNDS; round++)
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++) chains[i] = chains[i] * a + b;
+    for (int i = 0; i < CHAINS; i++) sum += chains[i];
+    float total = 0.0f;
+    for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+    return total;
+}
+
+struct MultiplyAdds {
+    int n_threads;
+    float consumed;
+};
+
+static void run_multiply_adds(void *context) {
+    struct MultiplyAdds *m = context;
+    float consumed = 0.0f;
+#pragma omp parallel num_threads(m->n_threads) reduction(+ : consumed)
+    consumed += multiply_adds(0.75f + m->consumed * 1e-30f, 0.5f);
+    m->consumed = consumed;
+}
+
+static struct OpTally multiply_adds_tally(const struct BenchReport *report, int n_threads) {
+    struct MultiplyAdds m = {.n_threads = n_threads};
+    double flops = 2.0 * CHAINS * LANES * (double)ROUNDS * n_threads;
+    double seconds = bench_time(report, run_multiply_adds, &m);
+    TMD_CHECK(m.consumed > 0.0f, "the sum of the multiply-adds is %g", (double)m.consumed);
+    return (struct OpTally){1, seconds, flops, 0.0};
+}
+
+enum { COPY_BYTES = 256 << 20 };
+
+struct Copy {
+    char *to, *from;
+};
+
+static void run_copy(void *context) {
+    struct Copy *copy = context;
+#pragma omp parallel
+    {
+        size_t n = (size_t)omp_get_num_threads(), i = (size_t)omp_get_thread_num();
+        size_t first = COPY_BYTES * i / n, end = COPY_BYTES * (i + 1) / n;
+        memcpy(copy->to + first, copy->from + first, end - first);
+    }
+}
+
+void bench_machine(struct BenchReport *report) {
+    int n_threads = omp_get_max_threads();
+    struct OpTally all = multiply_adds_tally(report, n_threads), one = multiply_adds_tally(report, 1);
+    bench_report_set_peak(report, all.flops / all.seconds);
+    struct Copy copy = {xcalloc(COPY_BYTES), xcalloc(COPY_BYTES)};
+    memset(copy.from, 1, COPY_BYTES);
+    bench_section(report, "machine, %d thread%s", n_threads, n_threads > 1 ? "s" : "");
+    bench_row(report, "multiply-adds, all threads", all);
+    bench_row(report, "multiply-adds, one thread", one);
+    bench_row(report, "copy, all threads",
+              (struct OpTally){1, bench_time(report, run_copy, &copy), 0.0, 2.0 * COPY_BYTES});
+    free(copy.to);
+    free(copy.from);
+}

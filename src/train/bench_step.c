@@ -1,0 +1,214 @@
+/* The training steps of a stage on random data: phases and operations. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/meter/backend_meter.h"
+#include "philox.h"
+#include "train/bench.h"
+#include "train/optimizer.h"
+#include "train/phase_timer.h"
+#include "train/trainer.h"
+
+enum BenchPhase { FILL, ZERO, STEP, UPDATE, WHOLE, BENCH_PHASES };
+static const char *const phase_names[BENCH_PHASES] = {
+    "batch: upload, noise, times", "zero gradients", "step: forward, losses, backward",
+    "update: norm, AdamW, EMA", "whole iteration"};
+
+enum { MAX_ITERATIONS = 200 };
+
+struct StepBench {
+    const struct Config *config;
+    struct Backend *meter;
+    struct Networks nets;
+    struct BatchBuffers batch;
+    struct Arena arena;
+    struct StepTapes *tapes;
+    double *scratch; /* device: one double */
+    float *host_video, *host_text;
+    int64_t *host_samples;
+    int64_t iteration;
+    struct {
+        int n;
+        double seconds[BENCH_PHASES][MAX_ITERATIONS];
+        struct OpTally phases[BENCH_PHASES]; /* of all n together */
+        double op_seconds[OP_COUNT][MAX_ITERATIONS];
+    } measured;
+};
+
+static float *random_host(int64_t n_elems) {
+    float *host = xmalloc((size_t)n_elems * sizeof *host);
+    for (int64_t i = 0; i < n_elems; i++)
+        host[i] = (float)(2.0 * philox_uniform(philox(2, (uint32_t)i, 0, 0, 0).word[0]) - 1.0);
+    return host;
+}
+
+static void step_bench_init(struct StepBench *b, const struct Backend *be, const struct Config *config,
+                            struct VideoShape video, int64_t batch, int64_t arena_bytes) {
+    *b = (struct StepBench){.config = config, .meter = backend_meter_create(be)};
+    networks_init(&b->nets, config, b->meter, networks_plan(config), video);
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!b->nets.plan.present[role]) continue;
+        const struct ParamTable *table = networks_table(&b->nets, (enum Role)role);
+        float *host = xmalloc((size_t)table->n_elems * sizeof *host);
+        params_initialise(table, 1, host);
+        weights_upload(&b->nets.weights[role], host);
+        free(host);
+    }
+    b->host_video = random_host(batch * networks_latent_elems(&b->nets));
+    b->host_text = random_host(batch * networks_text_elems(&b->nets));
+    b->host_samples = xcalloc((size_t)batch * sizeof *b->host_samples);
+    batch_init(&b->batch, &b->nets, batch, b->host_text);
+    arena_init(&b->arena, b->meter, arena_bytes);
+    b->tapes = step_tapes_create();
+    b->scratch = b->meter->memory_alloc(b->meter, sizeof *b->scratch);
+}
+
+static void step_bench_free(struct StepBench *b) {
+    b->meter->memory_free(b->meter, b->scratch);
+    step_tapes_destroy(b->tapes);
+    arena_free(&b->arena);
+    batch_free(&b->batch);
+    networks_free(&b->nets);
+    free(b->host_samples);
+    free(b->host_text);
+    free(b->host_video);
+    b->meter->destroy(b->meter);
+}
+
+/* Books what has happened since the last call on `phase`. */
+static void book(struct StepBench *b, enum BenchPhase phase, struct OpTally *last, double *last_time) {
+    struct OpTally now = op_tally_total(backend_meter_tallies(b->meter));
+    double time = wall_seconds();
+    struct OpTally *sum = &b->measured.phases[phase];
+    b->measured.seconds[phase][b->measured.n] = time - *last_time;
+    sum->calls += now.calls - last->calls;
+    sum->flops += now.flops - last->flops;
+    sum->bytes += now.bytes - last->bytes;
+    *last = now;
+    *last_time = wall_seconds();
+}
+
+static void zero_gradients(struct StepBench *b, enum StepKind kind) {
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct Weights *w = &b->nets.weights[role];
+        if (b->nets.plan.trained[role] && step_trains(kind, (enum Role)role))
+            b->meter->zero(b->meter, w->grad, w->table->n_elems * (int64_t)sizeof(float));
+    }
+}
+
+static void update(struct StepBench *b, enum StepKind kind) {
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct Weights *w = &b->nets.weights[role];
+        if (!b->nets.plan.trained[role] || !step_trains(kind, (enum Role)role)) continue;
+        double norm = gradient_norm(w, b->scratch);
+        optimizer_update(b->config, w, (enum Role)role, b->iteration, b->iteration + 1, norm);
+    }
+}
+
+/* One micro-batch and its update, as in the trainer. */
+static void iterate(struct StepBench *b, enum StepKind kind) {
+    struct StepInputs in = {.batch = b->batch.capacity};
+    struct StepResult result;
+    struct StepScalar scalars[STEP_MAX_SCALARS];
+    struct StepContext ctx = {.nets = &b->nets,
+                              .arena = &b->arena,
+                              .tapes = b->tapes,
+                              .sample_weight = 1.0 / (double)in.batch,
+                              .last = true};
+    const struct OpTally *ops = backend_meter_tallies(b->meter);
+    struct OpTally last = op_tally_total(ops), before = last;
+    for (int op = 0; op < OP_COUNT; op++) b->measured.op_seconds[op][b->measured.n] = -ops[op].seconds;
+    double begin = wall_seconds(), time = begin;
+    zero_gradients(b, kind);
+    book(b, ZERO, &last, &time);
+    batch_fill(&b->batch, kind, b->iteration, 0, b->host_video, b->host_text, b->host_samples, &in);
+    book(b, FILL, &last, &time);
+    int64_t mark = arena_mark(&b->arena);
+    step_run(&ctx, kind, &in, &result);
+    step_scalars(&ctx, &result, scalars);
+    arena_release(&b->arena, mark);
+    book(b, STEP, &last, &time);
+    update(b, kind);
+    book(b, UPDATE, &last, &time);
+    book(b, WHOLE, &before, &begin);
+    for (int op = 0; op < OP_COUNT; op++) b->measured.op_seconds[op][b->measured.n] += ops[op].seconds;
+    b->iteration++;
+    b->measured.n++;
+}
+
+static struct OpTally per_iteration(struct OpTally sum, int n) {
+    return (struct OpTally){sum.calls / n, sum.seconds / n, sum.flops / n, sum.bytes / n};
+}
+
+struct OpRow {
+    enum Op op;
+    struct OpTally tally;
+};
+
+static int slower_first(const void *a, const void *b) {
+    double x = ((const struct OpRow *)a)->tally.seconds, y = ((const struct OpRow *)b)->tally.seconds;
+    return (x < y) - (x > y);
+}
+
+static void report_operations(struct BenchReport *report, struct StepBench *b) {
+    const struct OpTally *tallies = backend_meter_tallies(b->meter);
+    struct OpRow rows[OP_COUNT];
+    int n = b->measured.n, n_rows = 0;
+    for (int op = 0; op < OP_COUNT; op++) {
+        if (!tallies[op].calls) continue;
+        struct OpRow row = {(enum Op)op, per_iteration(tallies[op], n)};
+        row.tally.seconds = bench_choose(report, b->measured.op_seconds[op], n);
+        rows[n_rows++] = row;
+    }
+    qsort(rows, (size_t)n_rows, sizeof *rows, slower_first);
+    bench_section(report, "its operations, slowest first");
+    for (int i = 0; i < n_rows; i++) bench_row(report, op_name(rows[i].op), rows[i].tally);
+}
+
+static void report_step(struct BenchReport *report, struct StepBench *b, enum StepKind kind) {
+    int n = b->measured.n;
+    bench_section(report, "%s step: batch %lld x %lld tokens, %d iterations", step_kind_name(kind),
+                  (long long)b->batch.capacity, (long long)b->nets.geometry.tokens, n);
+    for (int phase = 0; phase < BENCH_PHASES; phase++) {
+        struct OpTally row = per_iteration(b->measured.phases[phase], n);
+        row.seconds = bench_choose(report, b->measured.seconds[phase], n);
+        bench_row(report, phase_names[phase], row);
+    }
+    report_operations(report, b);
+}
+
+static void bench_kind(struct BenchReport *report, struct StepBench *b, enum StepKind kind) {
+    enum { WARM_UP = 2, AT_LEAST = 3 };
+    for (int i = 0; i < WARM_UP; i++) iterate(b, kind);
+    memset(&b->measured, 0, sizeof b->measured);
+    backend_meter_reset(b->meter);
+    double begin = wall_seconds();
+    while (b->measured.n < MAX_ITERATIONS &&
+           (b->measured.n < AT_LEAST || wall_seconds() - begin < 4.0 * bench_report_seconds(report)))
+        iterate(b, kind);
+    report_step(report, b, kind);
+}
+
+static bool check_memory(const struct MemoryPlan *plan, struct Error *err) {
+    double need = (double)memory_plan_total(plan);
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    return need < have || error_set(err, "bench: the step needs %.1f GB, this machine has %.1f GB; "
+                                         "choose a smaller train.micro_batch or clip",
+                                    1e-9 * need, 1e-9 * have);
+}
+
+bool bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
+                 struct VideoShape video, struct Error *err) {
+    int64_t batch = config->train.micro_batch;
+    struct MemoryPlan plan = memory_plan_make(config, video, batch, be->act_dtype);
+    if (!check_memory(&plan, err)) return false;
+    struct StepBench *b = xmalloc(sizeof *b);
+    step_bench_init(b, be, config, video, batch, plan.step);
+    bench_kind(report, b, step_kind_at(config, 0));
+    if (config->train.stage == STAGE_STAGE2 && config->stage2.student_every > 1)
+        bench_kind(report, b, step_kind_at(config, 1));
+    step_bench_free(b);
+    free(b);
+    return true;
+}

@@ -1,0 +1,100 @@
+/* The command: reads its flags and lets the parts measure. */
+#include <string.h>
+
+#include "args.h"
+#include "train/bench.h"
+
+struct BenchFlags {
+    const char *what, *json, *of;
+    double seconds;
+    int64_t frames, height, width;
+};
+
+#define BENCH_FLAG(flag, kind, fallback_, min_, max_, help_)                                       \
+    {.name = #flag, .type = kind, .offset = offsetof(struct BenchFlags, flag),                     \
+     .fallback = fallback_, .min = min_, .max = max_, .help = help_}
+
+static const struct Arg bench_args[] = {
+    {.name = "what", .type = ARG_CHOICE, .offset = offsetof(struct BenchFlags, what),
+     .fallback = "all", .choices = "all|machine|gemm|block|step",
+     .help = "one part only; the machine's peak is measured in any case"},
+    {.name = "of", .type = ARG_CHOICE, .offset = offsetof(struct BenchFlags, of),
+     .fallback = "median", .choices = "median|best",
+     .help = "which of the repeated runs counts; best: where other work runs beside"},
+    BENCH_FLAG(json, ARG_TEXT, "", 0, 0, "write the numbers to this file too"),
+    BENCH_FLAG(seconds, ARG_REAL, "0.3", 0.001, 3600, "how long to repeat each measurement"),
+    BENCH_FLAG(frames, ARG_INT, "4", 1, 1e5, "latent frames of a sample of CONFIG's step"),
+    BENCH_FLAG(height, ARG_INT, "16", 1, 1e5, "latent rows"),
+    BENCH_FLAG(width, ARG_INT, "16", 1, 1e5, "latent columns"),
+};
+
+static const struct ArgTable bench_table = {
+    .usage = "tmd bench [CONFIG] [section.key=value ...] [flags]",
+    .help = "Measures this machine's multiply-add peak and copy bandwidth, and what share of them\n"
+            "matrix products and a block reach; with CONFIG also its model's own layers, and the\n"
+            "steps of its stage by phase and operation, on random data of train.micro_batch\n"
+            "samples.  OMP_NUM_THREADS chooses the threads.",
+    .args = bench_args,
+    .n_args = sizeof bench_args / sizeof *bench_args,
+    .max_operands = -1,
+};
+
+/* What a block is measured at besides CONFIG's: 512 tokens of width 512. */
+static const struct ModelConfig middle_model = {.dim = 512, .ffn_dim = 2048, .num_heads = 8,
+                                                .num_layers = 1, .freq_dim = 256, .text_dim = 64,
+                                                .text_len = 32, .in_dim = 16, .out_dim = 16,
+                                                .patch_size = {1, 2, 2}, .eps = 1e-6};
+static const struct VideoShape middle_video = {.frames = 2, .height = 32, .width = 32};
+
+static bool wanted(const struct BenchFlags *flags, const char *part) {
+    return strcmp(flags->what, "all") == 0 || strcmp(flags->what, part) == 0;
+}
+
+static bool read_config(struct Config *config, const struct Operands *operands,
+                        struct VideoShape video, struct Error *err) {
+    if (!config_load(config, operands->items[0], err)) return false;
+    for (int i = 1; i < operands->n; i++)
+        if (!config_override(config, operands->items[i], err)) return false;
+    return config_check(config, err) && config_check_video(config, &video, err);
+}
+
+static bool measure(struct BenchReport *report, const struct BenchFlags *flags,
+                    const struct Config *config, struct VideoShape video, struct Error *err) {
+    const struct ModelConfig *model = config ? &config->model : NULL;
+    int64_t batch = config ? config->train.micro_batch : 1;
+    struct Backend *be = backend_cpu_create();
+    bool ok = true;
+    bench_machine(report);
+    if (wanted(flags, "gemm")) bench_gemm(report, be, model, batch, video);
+    if (wanted(flags, "block")) {
+        bench_block(report, be, &middle_model, 1, middle_video);
+        if (model) bench_block(report, be, model, batch, video);
+    }
+    if (config && wanted(flags, "step")) ok = bench_steps(report, be, config, video, err);
+    be->destroy(be);
+    return ok;
+}
+
+static bool bench(const struct BenchFlags *flags, const struct Operands *operands, struct Error *err) {
+    struct VideoShape video = {flags->frames, flags->height, flags->width};
+    struct Config config;
+    config_init(&config);
+    struct BenchReport *report = bench_report_create(flags->seconds, strcmp(flags->of, "best") == 0);
+    bool ok = operands->n == 0 || read_config(&config, operands, video, err);
+    if (ok && operands->n == 0 && strcmp(flags->what, "step") == 0)
+        ok = error_set(err, "bench: --what step needs a CONFIG; usage: %s", bench_table.usage);
+    ok = ok && measure(report, flags, operands->n ? &config : NULL, video, err);
+    ok = ok && (!flags->json || bench_report_write(report, flags->json, err));
+    bench_report_destroy(report);
+    config_free(&config);
+    return ok;
+}
+
+int cmd_bench(int argc, char **argv) {
+    struct BenchFlags flags;
+    struct Operands operands;
+    struct Error err = {0};
+    int exit_code;
+    if (!args_begin(&bench_table, argc, argv, &flags, &operands, &exit_code)) return exit_code;
+    return bench(&flags, &operands, &err) ? EXIT_OK : error_report(&err);
+}

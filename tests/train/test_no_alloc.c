@@ -1,0 +1,257 @@
+/* No allocation inside a step: every kind of step, from drawing a batch to the optimizer's update, runs
+ * twice to prepare what it prepares once, and then again with every malloc of the process counted.
+ *
+ * This program's own malloc family stands before the C library's for all of the process, shared
+ * libraries included; it hands on to glibc's and books who called.  (Under a sanitizer, which has a
+ * malloc of its own, the test is not built.)  Calls from our code must be none.  Calls from a library
+ * are allowed to oneDNN alone, which is asked for convolutions only; how many is printed. */
+#define _GNU_SOURCE /* dladdr */
+#include <dlfcn.h>
+#include <malloc.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "philox.h"
+#include "train/optimizer.h"
+#include "train/trainer.h"
+
+/* ---- counting */
+
+extern void *__libc_malloc(size_t n_bytes);
+extern void *__libc_calloc(size_t n, size_t n_bytes);
+extern void *__libc_realloc(void *old, size_t n_bytes);
+extern void *__libc_memalign(size_t alignment, size_t n_bytes);
+
+enum { MAX_CALLERS = 4096 };
+
+/* Callers since counting began; threads may be many. */
+static struct {
+    bool counting;
+    int n;
+    const void *callers[MAX_CALLERS];
+} counter;
+
+static void count(const void *caller) {
+    if (!__atomic_load_n(&counter.counting, __ATOMIC_RELAXED)) return;
+    int i = __atomic_fetch_add(&counter.n, 1, __ATOMIC_RELAXED);
+    if (i < MAX_CALLERS) counter.callers[i] = caller;
+}
+
+#define NOT_INLINED __attribute__((noinline)) /* so that the caller is the return address */
+
+NOT_INLINED void *malloc(size_t n_bytes) {
+    count(__builtin_return_address(0));
+    return __libc_malloc(n_bytes);
+}
+NOT_INLINED void *calloc(size_t n, size_t n_bytes) {
+    count(__builtin_return_address(0));
+    return __libc_calloc(n, n_bytes);
+}
+NOT_INLINED void *realloc(void *old, size_t n_bytes) {
+    count(__builtin_return_address(0));
+    return __libc_realloc(old, n_bytes);
+}
+NOT_INLINED void *memalign(size_t alignment, size_t n_bytes) {
+    count(__builtin_return_address(0));
+    return __libc_memalign(alignment, n_bytes);
+}
+NOT_INLINED void *aligned_alloc(size_t alignment, size_t n_bytes) {
+    count(__builtin_return_address(0));
+    return __libc_memalign(alignment, n_bytes);
+}
+NOT_INLINED int posix_memalign(void **memory, size_t alignment, size_t n_bytes) {
+    count(__builtin_return_address(0));
+    *memory = __libc_memalign(alignment, n_bytes);
+    return *memory ? 0 : 12; /* ENOMEM */
+}
+
+static void counting_begin(void) {
+    counter.n = 0;
+    __atomic_store_n(&counter.counting, true, __ATOMIC_SEQ_CST);
+}
+
+static int counting_end(void) {
+    __atomic_store_n(&counter.counting, false, __ATOMIC_SEQ_CST);
+    return counter.n;
+}
+
+/* How many of the counted calls came from this program, of which our libraries are a part. */
+static int calls_of_ours(void) {
+    Dl_info ours, theirs;
+    int n = 0;
+    assert_true(counter.n <= MAX_CALLERS);
+    assert_int_not_equal(dladdr((const void *)counting_begin, &ours), 0);
+    for (int i = 0; i < counter.n; i++)
+        if (!dladdr(counter.callers[i], &theirs) || theirs.dli_fbase == ours.dli_fbase) n++;
+    return n;
+}
+
+/* The counter sees what it should: without this, a test of nothing would pass. */
+static void test_counter(void **state) {
+    (void)state;
+    /* through pointers: the compiler may leave out a malloc that nobody uses */
+    void *(*volatile allocate)(size_t) = malloc;
+    void *(*volatile allocate_aligned)(size_t, size_t) = aligned_alloc;
+    counting_begin();
+    void *mine = allocate(10), *aligned = allocate_aligned(64, 128);
+    char *from_libc = strdup("text");
+    assert_int_equal(counting_end(), 3);
+    assert_int_equal(calls_of_ours(), 2);
+    free(mine);
+    free(aligned);
+    free(from_libc);
+}
+
+/* ---- a run without files */
+
+struct Run {
+    struct Config config;
+    struct Backend *be;
+    struct Networks nets;
+    struct BatchBuffers batch;
+    struct Arena arena;
+    struct StepTapes *tapes;
+    double *scratch;
+    float *host_video, *host_text;
+    int64_t samples[2];
+};
+
+enum { BATCH = 2 };
+static const struct VideoShape video = {.frames = 4, .height = 16, .width = 16};
+
+static float *random_floats(int64_t n) {
+    float *x = xmalloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)philox_uniform(philox(1, (uint32_t)i, 0, 0, 0).word[0]);
+    return x;
+}
+
+static void run_init(struct Run *r, const char *const *overrides, int n_overrides) {
+    static const char *const sizes[] = {
+        "model.dim=96",        "model.ffn_dim=384",       "model.num_heads=4",
+        "model.num_layers=3",  "model.freq_dim=32",       "model.text_dim=16",
+        "model.text_len=8",    "model.in_dim=3",          "model.out_dim=3",
+        "student.head_blocks=1", "model.patch_size=[1, 4, 4]", "discriminator.features=[1, 2]",
+        "discriminator.channels=[8, 16, 16]", "ema.decay=0.9", "optimizer.grad_clip=1",
+        "train.micro_batch=2", "train.global_batch=2", "init.teacher=unread", "kd.skip_layers=[1]"};
+    struct Error err;
+    *r = (struct Run){.be = backend_cpu_create(), .tapes = step_tapes_create()};
+    config_init(&r->config);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (!config_override(&r->config, sizes[i], &err)) fail_msg("%s", err.text);
+    for (int i = 0; i < n_overrides; i++)
+        if (!config_override(&r->config, overrides[i], &err)) fail_msg("%s", err.text);
+    if (!config_check(&r->config, &err)) fail_msg("%s", err.text);
+    struct MemoryPlan plan = memory_plan_make(&r->config, video, BATCH, r->be->act_dtype);
+    networks_init(&r->nets, &r->config, r->be, networks_plan(&r->config), video);
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!r->nets.plan.present[role]) continue;
+        float *host = random_floats(networks_table(&r->nets, (enum Role)role)->n_elems);
+        params_initialise(networks_table(&r->nets, (enum Role)role), 1, host);
+        weights_upload(&r->nets.weights[role], host);
+        free(host);
+    }
+    r->host_video = random_floats(BATCH * networks_latent_elems(&r->nets));
+    r->host_text = random_floats(BATCH * networks_text_elems(&r->nets));
+    batch_init(&r->batch, &r->nets, BATCH, r->host_text);
+    arena_init(&r->arena, r->be, plan.step);
+    r->scratch = r->be->memory_alloc(r->be, sizeof *r->scratch);
+}
+
+static void run_free(struct Run *r) {
+    r->be->memory_free(r->be, r->scratch);
+    arena_free(&r->arena);
+    batch_free(&r->batch);
+    networks_free(&r->nets);
+    step_tapes_destroy(r->tapes);
+    r->be->destroy(r->be);
+    free(r->host_video);
+    free(r->host_text);
+    config_free(&r->config);
+}
+
+/* What the trainer does of an iteration, loading and reporting aside. */
+static void iterate(struct Run *r, enum StepKind kind, int64_t iteration) {
+    struct StepInputs in = {.batch = BATCH};
+    struct StepResult result;
+    struct StepScalar scalars[STEP_MAX_SCALARS];
+    struct StepContext ctx = {.nets = &r->nets,
+                              .arena = &r->arena,
+                              .tapes = r->tapes,
+                              .sample_weight = 1.0 / BATCH,
+                              .last = true};
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct Weights *w = &r->nets.weights[role];
+        if (r->nets.plan.trained[role])
+            r->be->zero(r->be, w->grad, w->table->n_elems * (int64_t)sizeof(float));
+    }
+    batch_fill(&r->batch, kind, iteration, 0, r->host_video, r->host_text, r->samples, &in);
+    int64_t mark = arena_mark(&r->arena);
+    step_run(&ctx, kind, &in, &result);
+    step_scalars(&ctx, &result, scalars);
+    arena_release(&r->arena, mark);
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct Weights *w = &r->nets.weights[role];
+        if (!r->nets.plan.trained[role] || !step_trains(kind, (enum Role)role)) continue;
+        double norm = gradient_norm(w, r->scratch);
+        assert_true(norm > 0.0);
+        optimizer_update(&r->config, w, (enum Role)role, iteration, iteration + 1, norm);
+    }
+}
+
+static void check_kind(struct Run *r, enum StepKind kind, bool convolutions) {
+    for (int64_t i = 0; i < 2; i++) iterate(r, kind, i);
+    counting_begin();
+    iterate(r, kind, 2);
+    int n = counting_end(), ours = calls_of_ours();
+    printf("%s: %d allocations of ours, %d of oneDNN's\n", step_kind_name(kind), ours, n - ours);
+    assert_int_equal(ours, 0);
+    if (!convolutions) assert_int_equal(n, 0);
+}
+
+static void check_stage(const char *stage, enum StepKind first, enum StepKind second) {
+    const char *overrides[] = {stage, "train.recompute=false"};
+    for (int recompute = 0; recompute < 2; recompute++) {
+        struct Run r;
+        if (recompute) overrides[1] = "train.recompute=true";
+        run_init(&r, overrides, 2);
+        bool convolutions = first == STEP_STUDENT;
+        check_kind(&r, first, convolutions);
+        if (second != first) check_kind(&r, second, convolutions);
+        run_free(&r);
+    }
+}
+
+static void test_teacher(void **state) {
+    (void)state;
+    check_stage("train.stage=teacher", STEP_TEACHER, STEP_TEACHER);
+}
+
+static void test_kd(void **state) {
+    (void)state;
+    check_stage("train.stage=kd", STEP_KD, STEP_KD);
+}
+
+static void test_stage1(void **state) {
+    (void)state;
+    check_stage("train.stage=stage1", STEP_STAGE1, STEP_STAGE1);
+}
+
+static void test_stage2(void **state) {
+    (void)state;
+    check_stage("train.stage=stage2", STEP_STUDENT, STEP_CRITIC);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counter), cmocka_unit_test(test_teacher), cmocka_unit_test(test_kd),
+        cmocka_unit_test(test_stage1),  cmocka_unit_test(test_stage2),
+    };
+    return cmocka_run_group_tests_name("no_alloc", tests, NULL, NULL);
+}
