@@ -4,12 +4,12 @@ threads and options, and prints one table.  Only for curiosity and for the READM
 
     scripts/compare_pytorch.py build/tmd                      # the configurations of configs/tiny
     scripts/compare_pytorch.py build/tmd --size middle        # 512 tokens of width 512, 6 layers
-    scripts/compare_pytorch.py build/tmd --threads 1 --compile
+    scripts/compare_pytorch.py build/tmd --threads 1
 
-The PyTorch side (2.0 or newer) is the same model and the same steps as one would write them there:
-autograd, scaled_dot_product_attention, fused AdamW; --compile adds torch.compile.  Random weights and
-data; an iteration is noise, forward, losses, backward, gradient norm, AdamW (and EMA), as in `tmd
-bench`.  The two programs take turns, so that neither gets the quiet half of the machine."""
+The PyTorch side (2.4 or newer) is the same model and the same steps as one would write them there:
+autograd, scaled_dot_product_attention, rms_norm, fused AdamW.  Random weights and data; an iteration
+is noise, forward, losses, backward, gradient norm, AdamW (and EMA), as in `tmd bench`.  The two
+programs take turns, so that neither gets the quiet half of the machine."""
 import argparse
 import json
 import math
@@ -141,7 +141,8 @@ class Wan(nn.Module):
             F.layer_norm(x, (self.c.dim,), eps=self.c.eps) * (1 + scale) + shift))
 
     def forward(self, x, t, text, taps=(), only_taps=False):
-        e, context, tokens, features = self.time(self.sinusoid(t)), self.text(text), self.patches(x), []
+        e, context, tokens = self.time(self.sinusoid(t)), self.text(text), self.patches(x)
+        features = []
         e0 = self.project(e)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, e0, context, self.rope)
@@ -152,7 +153,8 @@ class Wan(nn.Module):
         return self.out(tokens, e), features
 
     def backbone(self, x, t, text):
-        e0, context, tokens = self.project(self.time(self.sinusoid(t))), self.text(text), self.patches(x)
+        e0 = self.project(self.time(self.sinusoid(t)))
+        context, tokens = self.text(text), self.patches(x)
         for block in self.blocks[:self.c.num_layers - self.student.head_blocks]:
             tokens = block(tokens, e0, context, self.rope)
         return tokens, context
@@ -202,12 +204,11 @@ def time_grid(steps, gamma, t_max):
 
 
 class Trainer:
-    def __init__(self, c, video, stage, compiled):
+    def __init__(self, c, video, stage):
         self.c, self.stage, m = c, stage, c.model
         self.batch, self.shape = c.train.micro_batch, (c.train.micro_batch, m.in_dim, *video)
         self.x, self.text = torch.randn(self.shape), torch.randn(self.batch, m.text_len, m.text_dim)
         self.neg_text = torch.randn(1, m.text_len, m.text_dim).expand_as(self.text).contiguous()
-        wrap = torch.compile if compiled else lambda f: f
         self.trained, self.updates = [], 0
         if stage in ("teacher", "stage2"):
             self.teacher = Wan(m, video)
@@ -216,7 +217,7 @@ class Trainer:
         else:
             self.student = Wan(m, video, c.student)
             self.add_role("student", self.student)
-            self.backbone, self.flow_head = wrap(self.student.backbone), wrap(self.student.flow_head)
+            self.backbone, self.flow_head = self.student.backbone, self.student.flow_head
         if stage == "stage2":
             self.fake = Wan(m, video)
             self.discriminator = nn.ModuleList(
@@ -225,9 +226,6 @@ class Trainer:
             self.add_role("fake", self.fake)
             self.add_role("discriminator", self.discriminator)
             self.teacher.requires_grad_(False)
-            self.run_fake = wrap(self.fake)
-        if hasattr(self, "teacher"):
-            self.run_teacher = wrap(self.teacher)
 
     def add_role(self, name, module):
         parameters, o = list(module.parameters()), self.c.optimizer
@@ -239,7 +237,7 @@ class Trainer:
                                             optimizer=optimizer, ema=ema))
 
     def iterate(self, kind):
-        names = ("fake", "discriminator") if kind == "critic" else (kind if kind != "stage1" else "student",)
+        names = {"critic": ("fake", "discriminator"), "stage1": ("student",)}.get(kind, (kind,))
         roles = [role for role in self.trained if role.name in names]
         for role in self.trained:
             role.module.requires_grad_(role in roles)
@@ -247,8 +245,8 @@ class Trainer:
             role.optimizer.zero_grad(set_to_none=True)
         float(getattr(self, kind + "_step")().detach())
         for role in roles:
-            norm = torch.nn.utils.clip_grad_norm_(role.parameters,
-                                                  self.c.optimizer.grad_clip or math.inf, foreach=True)
+            limit = self.c.optimizer.grad_clip or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(role.parameters, limit, foreach=True)
             if math.isfinite(float(norm)):
                 role.optimizer.step()
             if role.ema:
@@ -269,14 +267,15 @@ class Trainer:
     def teacher_step(self):
         x1, t = torch.randn(self.shape), self.times(self.c.teacher.t_shift)
         text, _ = self.dropped_text(self.c.teacher.text_dropout)
-        v, _ = self.run_teacher(noised(self.x, x1, t), t, text)
+        v, _ = self.teacher(noised(self.x, x1, t), t, text)
         loss = F.mse_loss(v, x1 - self.x)
         loss.backward()
         return loss
 
     def stage1_step(self):
         c, s1 = self.c.stage1, self.c.student
-        x1, y1, t, s = torch.randn(self.shape), torch.randn(self.shape), self.outer_times(), self.times(c.s_shift)
+        x1, y1 = torch.randn(self.shape), torch.randn(self.shape)
+        t, s = self.outer_times(), self.times(c.s_shift)
         grid = torch.tensor(time_grid(s1.inner_steps, s1.inner_shift, s1.t_max), dtype=torch.float64)
         r = grid[torch.bucketize(s, grid, right=True) - 1]
         r = torch.where(torch.rand(self.batch) < c.tm_prob, s, r)
@@ -286,7 +285,8 @@ class Trainer:
         if c.guidance != 1:
             with torch.no_grad():
                 negative = y1 - self.flow_head(self.backbone(x_t, t, self.neg_text), y_s, s, s)
-                v = torch.where(drop.view(-1, 1, 1, 1, 1), v, negative + c.guidance * (v - negative))
+                guided = negative + c.guidance * (v - negative)
+                v = torch.where(drop.view(-1, 1, 1, 1, 1), v, guided)
         m = self.backbone(x_t, t, text)
         u = y1 - self.flow_head(m, y_s, s, r)
         if c.method == "tm":
@@ -294,7 +294,8 @@ class Trainer:
         else:
             with torch.no_grad():
                 hi = torch.where(s + c.fd_delta <= c.s_max, s + c.fd_delta, s)
-                lo = torch.where((s - c.fd_delta >= c.s_min) & (s - c.fd_delta > r), s - c.fd_delta, s)
+                below = s - c.fd_delta
+                lo = torch.where((below >= c.s_min) & (below > r), below, s)
                 frozen = tuple(part.detach() for part in m)
                 head_hi = self.flow_head(frozen, y_s + column(hi - s) * v, hi, r)
                 head_lo = self.flow_head(frozen, y_s + column(lo - s) * v, lo, r)
@@ -324,13 +325,13 @@ class Trainer:
         c, taps = self.c.stage2, tuple(self.c.discriminator.features)
         x_hat, eps, t = self.generate(), torch.randn(self.shape), self.times(c.t_shift)
         x_hat_t = noised(x_hat, eps, t)
-        v, features = self.run_teacher(x_hat_t, t, self.text, taps)
+        v, features = self.teacher(x_hat_t, t, self.text, taps)
         with torch.no_grad():
             v_teacher = v.detach()
             if c.guidance != 1:
-                negative, _ = self.run_teacher(x_hat_t.detach(), t, self.neg_text)
+                negative, _ = self.teacher(x_hat_t.detach(), t, self.neg_text)
                 v_teacher = negative + c.guidance * (v_teacher - negative)
-            v_fake, _ = self.run_fake(x_hat_t.detach(), t, self.text)
+            v_fake, _ = self.fake(x_hat_t.detach(), t, self.text)
             difference = -column(t) * (v_fake - v_teacher)
             norm = difference.abs().flatten(1).sum(1).clamp(min=1e-30)
             direction = difference / norm.view(-1, 1, 1, 1, 1)
@@ -346,13 +347,13 @@ class Trainer:
             x_hat = self.generate()
             eps, t = torch.randn(self.shape), self.times(c.t_shift)
             x_hat_t, x_real_t = noised(x_hat, eps, t), noised(self.x, eps, t)
-        v, _ = self.run_fake(x_hat_t, t, self.text)
+        v, _ = self.fake(x_hat_t, t, self.text)
         loss = F.mse_loss(x_hat_t - column(t) * v, x_hat)
         loss.backward()
         if c.gan_weight > 0:
             for x_t, sign in ((x_hat_t, 1), (x_real_t, -1)):
                 with torch.no_grad():
-                    _, features = self.run_teacher(x_t, t, self.text, taps, True)
+                    _, features = self.teacher(x_t, t, self.text, taps, True)
                 part = F.softplus(sign * self.logits(features)).mean()
                 part.backward()
                 loss = loss.detach() + part.detach()
@@ -374,7 +375,8 @@ def value_of(text):
 
 def resolved_config(tmd, arguments):
     """What `tmd config` prints, as nested namespaces."""
-    text = subprocess.run([tmd, "config", *arguments], check=True, capture_output=True, text=True).stdout
+    command = [tmd, "config", *arguments]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     config = section = SimpleNamespace()
     for line in filter(None, text.splitlines()):
         key, _, value = line.strip().partition(":")
@@ -412,22 +414,22 @@ def time_pytorch(trainer, kind, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tmd", help="the program to measure")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="turns of the two programs")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the PyTorch model")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     overrides, video = SIZES[args.size]
-    print(f"{args.size}: {args.threads} threads, PyTorch {torch.__version__}"
-          f"{' compiled' if args.compile else ''}, medians of {args.rounds} rounds, ms per iteration")
+    print(f"{args.size}: {args.threads} threads, PyTorch {torch.__version__}, "
+          f"medians of {args.rounds} rounds, ms per iteration")
     print(f"  {'step':10} {'tmd':>9} {'PyTorch':>9} {'PyTorch / tmd':>14}")
     for stage, kinds in STEPS.items():
         arguments = [str(ROOT / "configs" / "tiny" / f"{stage}.yaml"), *overrides]
-        trainer = Trainer(resolved_config(args.tmd, arguments), video, stage, args.compile)
+        trainer = Trainer(resolved_config(args.tmd, arguments), video, stage)
         ours, theirs = {kind: [] for kind in kinds}, {kind: [] for kind in kinds}
         for _ in range(args.rounds):
             measured = time_tmd(args.tmd, arguments, video, args.seconds, args.threads)

@@ -25,7 +25,7 @@ step() { printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SEC
 step "a dataset of moving shapes"
 rm -rf runs/tiny
 mkdir -p data runs/tiny
-"$tmd" data shapes --out data/shapes.h5 --count 8192 --holdout data/heldout.h5 --holdout-count 1024
+"$tmd" data shapes --out data/shapes.h5 --count 8192 --holdout data/heldout.h5 --holdout-count 2048
 
 teacher=configs/tiny/teacher.h5
 stages=(stage1 stage2)
@@ -42,7 +42,7 @@ done
 
 step "what came out: all samplers from the same noise"
 status=0
-"$tmd" eval --data data/heldout.h5 --clips 512 --out runs/tiny/eval \
+"$tmd" eval --data data/heldout.h5 --clips 1024 --out runs/tiny/eval \
   --must-beat "stage two,teacher 3 steps,teacher 2 steps" \
   "teacher 25 steps=$teacher:config=configs/tiny/teacher.yaml,steps=25,guidance=2" \
   "teacher 3 steps=$teacher:config=configs/tiny/teacher.yaml,steps=3,guidance=1" \

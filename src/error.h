@@ -44,10 +44,10 @@ _Noreturn void fatal_at(const char *file, int line, const char *expression, cons
     } while (0)
 
 /* malloc / calloc that end the program when memory is out; for set-up code, never inside a step. */
-void *xmalloc(unsigned long n_bytes);
-void *xcalloc(unsigned long n_bytes);
-void *xrealloc(void *old, unsigned long n_bytes);
-char *xstrdup(const char *text);
+void *xmalloc(unsigned long n_bytes) __attribute__((returns_nonnull));
+void *xcalloc(unsigned long n_bytes) __attribute__((returns_nonnull));
+void *xrealloc(void *old, unsigned long n_bytes) __attribute__((returns_nonnull));
+char *xstrdup(const char *text) __attribute__((returns_nonnull));
 /* printf into fresh memory that the caller frees. */
 char *xprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -10,7 +10,8 @@ static struct OpCost moved(int64_t n_bytes) {
 }
 
 /* n_products of [m, k] x [k, n]; in double, for a day of training does not fit 64 bits. */
-static struct OpCost multiplied(int64_t n_products, int64_t m, int64_t n, int64_t k, int64_t n_bytes) {
+static struct OpCost multiplied(int64_t n_products, int64_t m, int64_t n, int64_t k,
+                                int64_t n_bytes) {
     double terms = (double)n_products * (double)m * (double)n * (double)k;
     return (struct OpCost){2.0 * terms, (double)n_bytes};
 }

@@ -1,9 +1,9 @@
-/* `tmd bench`: how fast this machine is, and what share of it the operations, a block and the training
- * steps reach.
+/* `tmd bench`: how fast this machine is, and what share of it the operations, a block and the
+ * training steps reach.
  *
- * Every measurement becomes one row: seconds (the median after a warm-up, unless asked otherwise), flops and bytes as op_cost.h
- * counts them, and from these GFLOP/s, the share of the machine's measured peak, and GB/s.  Rows are
- * printed as they come and kept for the JSON file. */
+ * Every measurement becomes one row: seconds (the median after a warm-up, unless asked otherwise),
+ * flops and bytes as op_cost.h counts them, and from these GFLOP/s, the share of the machine's
+ * measured peak, and GB/s.  Rows are printed as they come and kept for the JSON file. */
 #ifndef TMD_BENCH_H
 #define TMD_BENCH_H
 
@@ -26,8 +26,8 @@ void bench_section(struct BenchReport *report, const char *format, ...)
 /* A row; the numbers are those of all `calls` together. */
 void bench_row(struct BenchReport *report, const char *name, struct OpTally tally);
 
-/* {"threads", "of": "median" or "best", "peak_flops", "sections": [{"name", "rows": [{"name", "calls", "seconds", "flops",
- * "bytes"}]}]} */
+/* {"threads", "of": "median" or "best", "peak_flops", "sections": [{"name", "rows": [{"name",
+ * "calls", "seconds", "flops", "bytes"}]}]} */
 bool bench_report_write(const struct BenchReport *report, const char *path, struct Error *err);
 
 /* Wall seconds of run(context): one call to warm up, then at least three and until the report's
@@ -39,17 +39,17 @@ double bench_choose(const struct BenchReport *report, double *values, int n);
 /* Fused multiply-adds of all threads and of one (which is the peak), and copying memory. */
 void bench_machine(struct BenchReport *report);
 
-/* Matrix products as linear layers need them, y = x W^T, dx = dy W, dW = dy^T x: squares from 512 to
- * 2048 and, where there is a model, its own layers at `batch` samples of `video`. */
-void bench_gemm(struct BenchReport *report, const struct Backend *be, const struct ModelConfig *model,
-                int64_t batch, struct VideoShape video);
+/* Matrix products as linear layers need them, y = x W^T, dx = dy W, dW = dy^T x: squares from 512
+ * to 2048 and, where there is a model, its own layers at `batch` samples of `video`. */
+void bench_gemm(struct BenchReport *report, const struct Backend *be,
+                const struct ModelConfig *model, int64_t batch, struct VideoShape video);
 
 /* One block, forward and backward with parameter gradients. */
-void bench_block(struct BenchReport *report, const struct Backend *be, const struct ModelConfig *model,
-                 int64_t batch, struct VideoShape video);
+void bench_block(struct BenchReport *report, const struct Backend *be,
+                 const struct ModelConfig *model, int64_t batch, struct VideoShape video);
 
-/* Every kind of step of the configuration's stage on random data, with fresh weights: its phases, and
- * its operations by time.  An error if the run does not fit this machine's memory. */
+/* Every kind of step of the configuration's stage on random data, with fresh weights: its phases,
+ * and its operations by time.  An error if the run does not fit this machine's memory. */
 bool bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
                  struct VideoShape video, struct Error *err);
 

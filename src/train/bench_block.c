@@ -4,7 +4,8 @@
 #include "model/wan.h"
 #include "train/bench.h"
 
-/* A model of one block on some backend; run once over the plan backend it tells the arena's size. */
+/* A model of one block on some backend; run once over the plan backend it tells the arena's size.
+ */
 struct BlockBench {
     const struct Backend *be;
     struct ModelConfig model;
@@ -18,8 +19,8 @@ struct BlockBench {
     Act *x, *dx;
 };
 
-static void block_init(struct BlockBench *b, const struct Backend *be, const struct ModelConfig *model,
-                       int64_t batch, struct VideoShape video) {
+static void block_init(struct BlockBench *b, const struct Backend *be,
+                       const struct ModelConfig *model, int64_t batch, struct VideoShape video) {
     *b = (struct BlockBench){.be = be, .model = *model};
     b->model.num_layers = 1;
     wan_params(&b->table, &b->model);
@@ -42,8 +43,12 @@ static void block_init(struct BlockBench *b, const struct Backend *be, const str
 }
 
 static void block_free(struct BlockBench *b) {
-    void *memory[] = {b->x, b->dx, b->gradients.de0, b->gradients.dcontext,
-                      (void *)(uintptr_t)b->pass.e0, (void *)(uintptr_t)b->pass.context};
+    void *memory[] = {b->x,
+                      b->dx,
+                      b->gradients.de0,
+                      b->gradients.dcontext,
+                      (void *)(uintptr_t)b->pass.e0,
+                      (void *)(uintptr_t)b->pass.context};
     for (int i = 0; i < 6; i++) b->be->memory_free(b->be, memory[i]);
     wan_geometry_free(&b->geometry, b->be);
     weights_free(&b->weights);
@@ -85,7 +90,8 @@ static void run_both(void *context) {
 }
 
 /* Bytes of arena that run_both takes, and the cost of each of the two runs. */
-static int64_t block_plan(const struct BlockBench *b, struct OpTally *forward, struct OpTally *both) {
+static int64_t block_plan(const struct BlockBench *b, struct OpTally *forward,
+                          struct OpTally *both) {
     struct Backend *be = backend_plan_create(b->be->act_dtype);
     struct BlockBench planned;
     block_init(&planned, be, &b->model, b->pass.batch, b->geometry.video);
@@ -102,8 +108,8 @@ static int64_t block_plan(const struct BlockBench *b, struct OpTally *forward, s
     return peak;
 }
 
-void bench_block(struct BenchReport *report, const struct Backend *be, const struct ModelConfig *model,
-                 int64_t batch, struct VideoShape video) {
+void bench_block(struct BenchReport *report, const struct Backend *be,
+                 const struct ModelConfig *model, int64_t batch, struct VideoShape video) {
     struct BlockBench b;
     struct OpTally forward, both;
     block_init(&b, be, model, batch, video);

@@ -68,8 +68,8 @@ static void bench_products(struct BenchReport *report, const struct Backend *be,
     for (int i = 0; i < 5; i++) be->memory_free(be, memory[i]);
 }
 
-void bench_gemm(struct BenchReport *report, const struct Backend *be, const struct ModelConfig *model,
-                int64_t batch, struct VideoShape v) {
+void bench_gemm(struct BenchReport *report, const struct Backend *be,
+                const struct ModelConfig *model, int64_t batch, struct VideoShape v) {
     bench_section(report, "matrix products: y = x W^T (NT), dx = dy W (NN), dW += dy^T x (TN)");
     for (int64_t n = 512; n <= 2048; n *= 2) {
         char name[32];

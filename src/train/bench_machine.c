@@ -1,5 +1,5 @@
-/* What the machine can do at most: float32 fused multiply-adds from registers, and copies of memory that
- * no cache holds. */
+/* What the machine can do at most: float32 fused multiply-adds from registers, and copies of memory
+ * that no cache holds. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +16,8 @@ enum {
     ROUNDS = 200000
 };
 
-/* 2 CHAINS LANES ROUNDS flops.  x -> x a + b with 0 < a < 1 stays finite; the sum is handed out so that
- * none of it can be left away. */
+/* 2 CHAINS LANES ROUNDS flops.  x -> x a + b with 0 < a < 1 stays finite; the sum is handed out so
+ * that none of it can be left away. */
 static float multiply_adds(float a_value, float b_value) {
     Vector chains[CHAINS], sum = {0};
     Vector a = sum + a_value, b = sum + b_value;
@@ -70,7 +70,8 @@ static void run_copy(void *context) {
 
 void bench_machine(struct BenchReport *report) {
     int n_threads = omp_get_max_threads();
-    struct OpTally all = multiply_adds_tally(report, n_threads), one = multiply_adds_tally(report, 1);
+    struct OpTally all = multiply_adds_tally(report, n_threads),
+                   one = multiply_adds_tally(report, 1);
     bench_report_set_peak(report, all.flops / all.seconds);
     struct Copy copy = {xcalloc(COPY_BYTES), xcalloc(COPY_BYTES)};
     memset(copy.from, 1, COPY_BYTES);

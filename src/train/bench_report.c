@@ -55,10 +55,9 @@ void bench_section(struct BenchReport *report, const char *format, ...) {
 }
 
 void bench_row(struct BenchReport *report, const char *name, struct OpTally t) {
-    json_array_append_new(report->rows,
-                          json_pack("{s:s, s:I, s:f, s:f, s:f}", "name", name, "calls",
-                                    (json_int_t)t.calls, "seconds", t.seconds, "flops", t.flops,
-                                    "bytes", t.bytes));
+    json_array_append_new(report->rows, json_pack("{s:s, s:I, s:f, s:f, s:f}", "name", name,
+                                                  "calls", (json_int_t)t.calls, "seconds",
+                                                  t.seconds, "flops", t.flops, "bytes", t.bytes));
     printf("  %-36s %7lld %11.3f", name, (long long)t.calls, 1e3 * t.seconds);
     if (t.flops > 0.0)
         printf(" %9.1f", 1e-9 * t.flops / t.seconds);
@@ -75,7 +74,8 @@ void bench_row(struct BenchReport *report, const char *name, struct OpTally t) {
 
 bool bench_report_write(const struct BenchReport *report, const char *path, struct Error *err) {
     char *partial = xprintf("%s.partial", path);
-    bool ok = json_dump_file(report->root, partial, JSON_INDENT(1)) == 0 && rename(partial, path) == 0;
+    bool ok =
+        json_dump_file(report->root, partial, JSON_INDENT(1)) == 0 && rename(partial, path) == 0;
     if (!ok) error_set(err, "%s: cannot write: %s", partial, strerror(errno));
     free(partial);
     return ok;

@@ -43,8 +43,9 @@ static float *random_host(int64_t n_elems) {
     return host;
 }
 
-static void step_bench_init(struct StepBench *b, const struct Backend *be, const struct Config *config,
-                            struct VideoShape video, int64_t batch, int64_t arena_bytes) {
+static void step_bench_init(struct StepBench *b, const struct Backend *be,
+                            const struct Config *config, struct VideoShape video, int64_t batch,
+                            int64_t arena_bytes) {
     *b = (struct StepBench){.config = config, .meter = backend_meter_create(be)};
     networks_init(&b->nets, config, b->meter, networks_plan(config), video);
     for (int role = 0; role < ROLE_COUNT; role++) {
@@ -77,7 +78,8 @@ static void step_bench_free(struct StepBench *b) {
 }
 
 /* Books what has happened since the last call on `phase`. */
-static void book(struct StepBench *b, enum BenchPhase phase, struct OpTally *last, double *last_time) {
+static void book(struct StepBench *b, enum BenchPhase phase, struct OpTally *last,
+                 double *last_time) {
     struct OpTally now = op_tally_total(backend_meter_tallies(b->meter));
     double time = wall_seconds();
     struct OpTally *sum = &b->measured.phases[phase];
@@ -118,7 +120,8 @@ static void iterate(struct StepBench *b, enum StepKind kind) {
                               .last = true};
     const struct OpTally *ops = backend_meter_tallies(b->meter);
     struct OpTally last = op_tally_total(ops), before = last;
-    for (int op = 0; op < OP_COUNT; op++) b->measured.op_seconds[op][b->measured.n] = -ops[op].seconds;
+    for (int op = 0; op < OP_COUNT; op++)
+        b->measured.op_seconds[op][b->measured.n] = -ops[op].seconds;
     double begin = wall_seconds(), time = begin;
     zero_gradients(b, kind);
     book(b, ZERO, &last, &time);
@@ -132,7 +135,8 @@ static void iterate(struct StepBench *b, enum StepKind kind) {
     update(b, kind);
     book(b, UPDATE, &last, &time);
     book(b, WHOLE, &before, &begin);
-    for (int op = 0; op < OP_COUNT; op++) b->measured.op_seconds[op][b->measured.n] += ops[op].seconds;
+    for (int op = 0; op < OP_COUNT; op++)
+        b->measured.op_seconds[op][b->measured.n] += ops[op].seconds;
     b->iteration++;
     b->measured.n++;
 }
@@ -147,7 +151,8 @@ struct OpRow {
 };
 
 static int slower_first(const void *a, const void *b) {
-    double x = ((const struct OpRow *)a)->tally.seconds, y = ((const struct OpRow *)b)->tally.seconds;
+    double x = ((const struct OpRow *)a)->tally.seconds,
+           y = ((const struct OpRow *)b)->tally.seconds;
     return (x < y) - (x > y);
 }
 
@@ -184,8 +189,9 @@ static void bench_kind(struct BenchReport *report, struct StepBench *b, enum Ste
     memset(&b->measured, 0, sizeof b->measured);
     backend_meter_reset(b->meter);
     double begin = wall_seconds();
-    while (b->measured.n < MAX_ITERATIONS &&
-           (b->measured.n < AT_LEAST || wall_seconds() - begin < 4.0 * bench_report_seconds(report)))
+    while (
+        b->measured.n < MAX_ITERATIONS &&
+        (b->measured.n < AT_LEAST || wall_seconds() - begin < 4.0 * bench_report_seconds(report)))
         iterate(b, kind);
     report_step(report, b, kind);
 }
@@ -193,8 +199,9 @@ static void bench_kind(struct BenchReport *report, struct StepBench *b, enum Ste
 static bool check_memory(const struct MemoryPlan *plan, struct Error *err) {
     double need = (double)memory_plan_total(plan);
     double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    return need < have || error_set(err, "bench: the step needs %.1f GB, this machine has %.1f GB; "
-                                         "choose a smaller train.micro_batch or clip",
+    return need < have || error_set(err,
+                                    "bench: the step needs %.1f GB, this machine has %.1f GB; "
+                                    "choose a smaller train.micro_batch or clip",
                                     1e-9 * need, 1e-9 * have);
 }
 

@@ -11,15 +11,23 @@ struct BenchFlags {
 };
 
 #define BENCH_FLAG(flag, kind, fallback_, min_, max_, help_)                                       \
-    {.name = #flag, .type = kind, .offset = offsetof(struct BenchFlags, flag),                     \
-     .fallback = fallback_, .min = min_, .max = max_, .help = help_}
+    {                                                                                              \
+        .name = #flag, .type = kind, .offset = offsetof(struct BenchFlags, flag),                  \
+        .fallback = fallback_, .min = min_, .max = max_, .help = help_                             \
+    }
 
 static const struct Arg bench_args[] = {
-    {.name = "what", .type = ARG_CHOICE, .offset = offsetof(struct BenchFlags, what),
-     .fallback = "all", .choices = "all|machine|gemm|block|step",
+    {.name = "what",
+     .type = ARG_CHOICE,
+     .offset = offsetof(struct BenchFlags, what),
+     .fallback = "all",
+     .choices = "all|machine|gemm|block|step",
      .help = "one part only; the machine's peak is measured in any case"},
-    {.name = "of", .type = ARG_CHOICE, .offset = offsetof(struct BenchFlags, of),
-     .fallback = "median", .choices = "median|best",
+    {.name = "of",
+     .type = ARG_CHOICE,
+     .offset = offsetof(struct BenchFlags, of),
+     .fallback = "median",
+     .choices = "median|best",
      .help = "which of the repeated runs counts; best: where other work runs beside"},
     BENCH_FLAG(json, ARG_TEXT, "", 0, 0, "write the numbers to this file too"),
     BENCH_FLAG(seconds, ARG_REAL, "0.3", 0.001, 3600, "how long to repeat each measurement"),
@@ -40,10 +48,17 @@ static const struct ArgTable bench_table = {
 };
 
 /* What a block is measured at besides CONFIG's: 512 tokens of width 512. */
-static const struct ModelConfig middle_model = {.dim = 512, .ffn_dim = 2048, .num_heads = 8,
-                                                .num_layers = 1, .freq_dim = 256, .text_dim = 64,
-                                                .text_len = 32, .in_dim = 16, .out_dim = 16,
-                                                .patch_size = {1, 2, 2}, .eps = 1e-6};
+static const struct ModelConfig middle_model = {.dim = 512,
+                                                .ffn_dim = 2048,
+                                                .num_heads = 8,
+                                                .num_layers = 1,
+                                                .freq_dim = 256,
+                                                .text_dim = 64,
+                                                .text_len = 32,
+                                                .in_dim = 16,
+                                                .out_dim = 16,
+                                                .patch_size = {1, 2, 2},
+                                                .eps = 1e-6};
 static const struct VideoShape middle_video = {.frames = 2, .height = 32, .width = 32};
 
 static bool wanted(const struct BenchFlags *flags, const char *part) {
@@ -75,11 +90,13 @@ static bool measure(struct BenchReport *report, const struct BenchFlags *flags,
     return ok;
 }
 
-static bool bench(const struct BenchFlags *flags, const struct Operands *operands, struct Error *err) {
+static bool bench(const struct BenchFlags *flags, const struct Operands *operands,
+                  struct Error *err) {
     struct VideoShape video = {flags->frames, flags->height, flags->width};
     struct Config config;
     config_init(&config);
-    struct BenchReport *report = bench_report_create(flags->seconds, strcmp(flags->of, "best") == 0);
+    struct BenchReport *report =
+        bench_report_create(flags->seconds, strcmp(flags->of, "best") == 0);
     bool ok = operands->n == 0 || read_config(&config, operands, video, err);
     if (ok && operands->n == 0 && strcmp(flags->what, "step") == 0)
         ok = error_set(err, "bench: --what step needs a CONFIG; usage: %s", bench_table.usage);

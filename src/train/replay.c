@@ -87,6 +87,7 @@ static bool run_step(struct Replay *r, struct Error *err) {
     step_run(&ctx, r->step, &in, &result);
     int n_scalars = step_scalars(&ctx, &result, scalars), n_videos = step_videos(&result, videos);
     for (int i = 0; i < n_scalars; i++) {
+        if (scalars[i].derived) continue;
         snprintf(name, sizeof name, "out.%s", scalars[i].name);
         if (r->out) tensor_list_add_scalar(r->out, name, scalars[i].value);
     }

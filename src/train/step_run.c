@@ -69,27 +69,28 @@ int step_scalars(const struct StepContext *ctx, const struct StepResult *result,
     int64_t batch = result->batch;
     switch (result->kind) {
     case STEP_TEACHER:
-        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->teacher.squares, batch) / n};
+        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->teacher.squares, batch) / n, false};
         return 1;
     case STEP_KD:
-        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->kd.squares, batch) / n};
+        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->kd.squares, batch) / n, false};
         return 1;
     case STEP_STAGE1:
-        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->stage1.loss, batch)};
-        out[1] = (struct StepScalar){"mean_square", weighted_sum(ctx, result->stage1.squares, batch) / n};
+        out[0] = (struct StepScalar){"loss", weighted_sum(ctx, result->stage1.loss, batch), false};
+        out[1] = (struct StepScalar){
+            "mean_square", weighted_sum(ctx, result->stage1.squares, batch) / n, .derived = true};
         return 2;
     case STEP_STUDENT: {
         double vsd = weighted_sum(ctx, result->student.vsd, batch);
         double gan = weighted_sum(ctx, result->student.gan, batch);
-        out[0] = (struct StepScalar){"loss", vsd + ctx->nets->config->stage2.gan_weight * gan};
-        out[1] = (struct StepScalar){"vsd", vsd};
-        out[2] = (struct StepScalar){"gan", gan};
+        out[0] = (struct StepScalar){"loss", vsd + ctx->nets->config->stage2.gan_weight * gan, false};
+        out[1] = (struct StepScalar){"vsd", vsd, false};
+        out[2] = (struct StepScalar){"gan", gan, false};
         return 3;
     }
     case STEP_CRITIC:
-        out[0] = (struct StepScalar){"fake_loss", weighted_sum(ctx, result->critic.squares, batch) / n};
+        out[0] = (struct StepScalar){"fake_loss", weighted_sum(ctx, result->critic.squares, batch) / n, false};
         out[1] = (struct StepScalar){"disc_loss", weighted_sum(ctx, result->critic.disc_fake, batch) +
-                                                      weighted_sum(ctx, result->critic.disc_real, batch)};
+                                                      weighted_sum(ctx, result->critic.disc_real, batch), false};
         return 2;
     case STEP_KIND_COUNT: break;
     }

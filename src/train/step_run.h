@@ -40,6 +40,7 @@ enum { STEP_MAX_SCALARS = 4, STEP_MAX_VIDEOS = 4 };
 struct StepScalar {
     const char *name;
     double value;
+    bool derived; /* for the metrics only: another output says the same in full */
 };
 int step_scalars(const struct StepContext *ctx, const struct StepResult *result,
                  struct StepScalar out[STEP_MAX_SCALARS]);

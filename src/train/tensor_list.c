@@ -103,10 +103,10 @@ bool tensor_list_compare(const struct TensorList *list, const char *path,
         ok = compare_one(list, st, i, path, &(*out)[i], err);
         total += (*out)[i].expected_norm * (*out)[i].expected_norm;
     }
-    double floor_norm = 1e-8 * sqrt(total);
+    double file_norm = sqrt(total);
     for (int i = 0; ok && i < *n; i++) {
         struct TensorDifference *d = &(*out)[i];
-        double scale = d->expected_norm > floor_norm ? d->expected_norm : floor_norm;
+        double scale = d->expected_norm > 1e-10 * file_norm ? d->expected_norm : file_norm;
         if (d->norm_relative > 0.0 || isnan(d->norm_relative)) d->norm_relative /= scale;
     }
     if (ok) qsort(*out, (size_t)*n, sizeof **out, by_error);

@@ -35,9 +35,10 @@ struct TensorDifference {
     double norm_relative; /* |got - expected| / |expected|; see tensor_list_compare */
     double expected_norm;
 };
-/* One entry per tensor of the file, worst first; *out is allocated, *n its length.  Tensors missing on
- * either side and other shapes are errors.  An expected norm below 1e-8 of the whole file's is taken
- * as that, so that a gradient which is zero in exact arithmetic may be rounding noise here. */
+/* One entry per tensor of the file, worst first; *out is allocated, *n its length.  Tensors of the file
+ * that the list lacks, and other shapes, are errors; the list may hold more.  What is expected to vanish
+ * (a norm below 1e-10 of the whole file's: gradients that are zero in exact arithmetic) is measured
+ * against the whole file's norm instead of its own. */
 bool tensor_list_compare(const struct TensorList *list, const char *path,
                          struct TensorDifference **out, int *n, struct Error *err);
 

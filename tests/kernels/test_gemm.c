@@ -1,5 +1,6 @@
-/* The CPU's own matrix product against sums in double: sizes around every boundary of its blocking, all
- * forms of operands and addends, the same bits for any number of threads; and its transposes. */
+/* The CPU's own matrix product against sums in double: sizes around every boundary of its blocking,
+ * all forms of operands and addends, the same bits for any number of threads; and its transposes.
+ */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -74,7 +75,11 @@ static void check_case(struct Backend *const backends[N_TEAMS], struct Case c) {
     float *b = operand(2, b_rows, b_columns, b_columns + c.gap);
     float *row = operand(3, 1, c.n, c.n), *before = operand(4, c.m, c.n, ldc);
     float *first = xmalloc((size_t)n_bytes), *again = xmalloc((size_t)n_bytes);
-    struct Gemm g = {.m = c.m, .n = c.n, .k = c.k, .ldc = ldc, .c = first,
+    struct Gemm g = {.m = c.m,
+                     .n = c.n,
+                     .k = c.k,
+                     .ldc = ldc,
+                     .c = first,
                      .a = {a, a_columns + c.gap, c.a_transposed},
                      .b = {b, b_columns + c.gap, c.b_transposed}};
     for (int team = 0; team < N_TEAMS; team++) {
@@ -98,14 +103,17 @@ static void check_case(struct Backend *const backends[N_TEAMS], struct Case c) {
 
 static void test_products(void **state) {
     struct Backend *const *backends = *state;
-    static const int64_t sizes[][3] = {
-        {1, 1, 1},    {5, 17, 3},      {6, 64, 24},   {7, 65, 25},    {97, 33, 129}, {192, 160, 513},
-        {13, 2049, 7}, {100, 130, 1030}, {600, 48, 96}, {600, 1100, 40}, {3, 96, 1600}};
+    static const int64_t sizes[][3] = {{1, 1, 1},       {5, 17, 3},       {6, 64, 24},
+                                       {7, 65, 25},     {97, 33, 129},    {192, 160, 513},
+                                       {13, 2049, 7},   {100, 130, 1030}, {600, 48, 96},
+                                       {600, 1100, 40}, {3, 96, 1600}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int form = 0; form < 4; form++)
             for (int addend = 0; addend < N_ADDENDS; addend++)
-                check_case(backends, (struct Case){.m = sizes[i][0], .n = sizes[i][1],
-                                                   .k = sizes[i][2], .gap = form == 1 ? 5 : 0,
+                check_case(backends, (struct Case){.m = sizes[i][0],
+                                                   .n = sizes[i][1],
+                                                   .k = sizes[i][2],
+                                                   .gap = form == 1 ? 5 : 0,
                                                    .a_transposed = form & 1,
                                                    .b_transposed = form >> 1,
                                                    .addend = (enum Addend)addend});
@@ -130,8 +138,14 @@ static void test_finish(void **state) {
     float *a = operand(1, M, K, K), *b = operand(2, K, N, N), *c = xcalloc(M * N * sizeof *c);
     for (int team = 0; team < N_TEAMS; team++) {
         struct Covered covered = {N, xcalloc(M * N * sizeof(int))};
-        struct Gemm g = {.m = M, .n = N, .k = K, .a = {a, K, false}, .b = {b, N, false}, .c = c,
-                         .ldc = N, .finish = {count_parts, &covered}};
+        struct Gemm g = {.m = M,
+                         .n = N,
+                         .k = K,
+                         .a = {a, K, false},
+                         .b = {b, N, false},
+                         .c = c,
+                         .ldc = N,
+                         .finish = {count_parts, &covered}};
         omp_set_num_threads(team + 1);
         cpu_gemm(backends[team], &g);
         for (int64_t i = 0; i < M * N; i++) assert_int_equal(covered.times[i], 1);

@@ -43,7 +43,8 @@ static void test_same_result_same_count(void **state) {
     assert_memory_equal(db[0], db[1], sizeof db[0]);
     assert_true(y[0][0] != 0.0f && dw[0][0] != 0.0f);
 
-    const struct OpTally *booked = backend_meter_tallies(meter), *planned = backend_plan_tallies(plan);
+    const struct OpTally *booked = backend_meter_tallies(meter),
+                         *planned = backend_plan_tallies(plan);
     for (int op = 0; op < OP_COUNT; op++) {
         assert_int_equal(booked[op].calls, planned[op].calls);
         assert_true(booked[op].flops == planned[op].flops);

@@ -27,7 +27,8 @@ static float *host_copy(const struct Backend *be, const float *device, int64_t n
     return host;
 }
 
-void fill_random(const struct Backend *be, float *device, int64_t n_elems, uint64_t seed, double scale) {
+void fill_random(const struct Backend *be, float *device, int64_t n_elems, uint64_t seed,
+                 double scale) {
     float *host = xmalloc((size_t)n_bytes(n_elems));
     for (int64_t i = 0; i < n_elems; i++) host[i] = (float)(scale * uniform(seed, i));
     be->upload(be, device, host, n_bytes(n_elems));
@@ -56,8 +57,8 @@ static double direction(int d, int64_t i) {
 }
 
 /* The loss at start + step * direction d. */
-static double loss_at(const struct Subject *s, float *device, const float *start, int d, double step,
-                      int64_t n_elems) {
+static double loss_at(const struct Subject *s, float *device, const float *start, int d,
+                      double step, int64_t n_elems) {
     float *moved = xmalloc((size_t)n_bytes(n_elems));
     for (int64_t i = 0; i < n_elems; i++)
         moved[i] = (float)((double)start[i] + step * direction(d, i));
@@ -126,8 +127,8 @@ int assert_gradients(const struct Subject *s, const struct Weights *weights) {
     const struct ParamTable *table = weights->table;
     for (int p = 0; p < table->n_params; p++) {
         const struct ParamDesc *param = &table->params[p];
-        assert_gradient(s, param->name, weights->master + param->offset, weights->grad + param->offset,
-                        param->n_elems);
+        assert_gradient(s, param->name, weights->master + param->offset,
+                        weights->grad + param->offset, param->n_elems);
     }
     return table->n_params;
 }

@@ -105,7 +105,8 @@ struct Taps network_taps(const struct NetworkFixture *f, float *const videos[NET
     return taps;
 }
 
-double network_product(const struct NetworkFixture *f, const float *a, const float *b, int64_t n_elems) {
+double network_product(const struct NetworkFixture *f, const float *a, const float *b,
+                       int64_t n_elems) {
     size_t n_bytes = (size_t)n_elems * sizeof(float);
     float *host[2] = {xmalloc(n_bytes), xmalloc(n_bytes)};
     double sum = 0.0;

@@ -34,7 +34,8 @@ struct Student network_student(const struct NetworkFixture *f);
 struct Taps network_taps(const struct NetworkFixture *f, float *const videos[NETWORK_TAPS]);
 
 /* <a, b> in double, of device buffers. */
-double network_product(const struct NetworkFixture *f, const float *a, const float *b, int64_t n_elems);
+double network_product(const struct NetworkFixture *f, const float *a, const float *b,
+                       int64_t n_elems);
 /* All gradients, on the host; the caller frees them. */
 float *network_gradients(const struct NetworkFixture *f);
 void network_zero_gradients(const struct NetworkFixture *f);

@@ -1,5 +1,5 @@
-/* Backward of the student as a generator: gated and concat fusion, rolled out over one to three inner
- * steps, the ablation of a single inner step, and the baseline without a flow head. */
+/* Backward of the student as a generator: gated and concat fusion, rolled out over one to three
+ * inner steps, the ablation of a single inner step, and the baseline without a flow head. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,7 +64,8 @@ static void on_grad_ready(void *context, int unit) {
     const struct UnitDesc *desc = &run->f->table.units[unit];
     run->n_announced[unit]++;
     run->f->be->download(run->f->be, run->announced + desc->offset,
-                         run->f->weights.grad + desc->offset, desc->n_elems * (int64_t)sizeof(float));
+                         run->f->weights.grad + desc->offset,
+                         desc->n_elems * (int64_t)sizeof(float));
 }
 
 static void check_announcements(struct Run *run) {

@@ -1,5 +1,5 @@
-/* What the plan backend counts, against the sums one does by hand: the forward pass of the two published
- * Wan2.1 sizes at 81 frames of 480 x 832, and the backward pass of a block. */
+/* What the plan backend counts, against the sums one does by hand: the forward pass of the two
+ * published Wan2.1 sizes at 81 frames of 480 x 832, and the backward pass of a block. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,14 +14,28 @@
 
 static const struct VideoShape full_video = {.frames = 21, .height = 60, .width = 104};
 
-static const struct ModelConfig wan_1_3b = {.dim = 1536, .ffn_dim = 8960, .num_heads = 12,
-                                            .num_layers = 30, .freq_dim = 256, .text_dim = 4096,
-                                            .text_len = 512, .in_dim = 16, .out_dim = 16,
-                                            .patch_size = {1, 2, 2}, .eps = 1e-6};
-static const struct ModelConfig wan_14b = {.dim = 5120, .ffn_dim = 13824, .num_heads = 40,
-                                           .num_layers = 40, .freq_dim = 256, .text_dim = 4096,
-                                           .text_len = 512, .in_dim = 16, .out_dim = 16,
-                                           .patch_size = {1, 2, 2}, .eps = 1e-6};
+static const struct ModelConfig wan_1_3b = {.dim = 1536,
+                                            .ffn_dim = 8960,
+                                            .num_heads = 12,
+                                            .num_layers = 30,
+                                            .freq_dim = 256,
+                                            .text_dim = 4096,
+                                            .text_len = 512,
+                                            .in_dim = 16,
+                                            .out_dim = 16,
+                                            .patch_size = {1, 2, 2},
+                                            .eps = 1e-6};
+static const struct ModelConfig wan_14b = {.dim = 5120,
+                                           .ffn_dim = 13824,
+                                           .num_heads = 40,
+                                           .num_layers = 40,
+                                           .freq_dim = 256,
+                                           .text_dim = 4096,
+                                           .text_len = 512,
+                                           .in_dim = 16,
+                                           .out_dim = 16,
+                                           .patch_size = {1, 2, 2},
+                                           .eps = 1e-6};
 
 /* A DiT on the plan backend. */
 struct Planned {
@@ -34,8 +48,8 @@ struct Planned {
     struct WanTape tape;
 };
 
-static void planned_init(struct Planned *p, const struct ModelConfig *config, struct VideoShape video,
-                         int parts) {
+static void planned_init(struct Planned *p, const struct ModelConfig *config,
+                         struct VideoShape video, int parts) {
     *p = (struct Planned){.be = backend_plan_create(DTYPE_BF16)};
     wan_params(&p->table, config);
     weights_alloc(&p->weights, p->be, &p->table, parts);
@@ -62,8 +76,9 @@ static void run_forward(struct Planned *p, int64_t batch) {
     wan_forward(&p->wan, in, arena_f32(&p->arena, n), NULL, KEEP_ALL, &p->arena, &p->tape);
 }
 
-/* Two flops per term: projections of self-attention (q, k, v, o), of cross-attention (q, o on tokens, k,
- * v on text), the feed-forward layer, the two attentions; then what stands around the blocks. */
+/* Two flops per term: projections of self-attention (q, k, v, o), of cross-attention (q, o on
+ * tokens, k, v on text), the feed-forward layer, the two attentions; then what stands around the
+ * blocks. */
 static double products_by_hand(const struct ModelConfig *c, double tokens) {
     double d = (double)c->dim, f = (double)c->ffn_dim, text = (double)c->text_len;
     double attention = 2.0 * tokens * (tokens + text) * d;
@@ -80,7 +95,8 @@ static void check_forward(const struct ModelConfig *config, double peta, double 
     run_forward(&p, 1);
     const struct OpTally *tallies = backend_plan_tallies(p.be);
     struct OpTally total = op_tally_total(tallies);
-    double attention = tallies[OP_attention_forward].flops, by_hand = products_by_hand(config, 32760.0);
+    double attention = tallies[OP_attention_forward].flops,
+           by_hand = products_by_hand(config, 32760.0);
     printf("%.4f PFLOP, attention %.1f %%, products by hand %.4f PFLOP\n", 1e-15 * total.flops,
            100.0 * attention / total.flops, 1e-15 * by_hand);
     assert_int_equal(p.geometry.tokens, 32760);
@@ -101,14 +117,21 @@ static void test_forward_14b(void **state) {
     check_forward(&wan_14b, 1.68, 0.53);
 }
 
-/* A linear layer's backward is two products of its forward's size when it is trained and one when it is
- * frozen; attention's is two and a half. */
+/* A linear layer's backward is two products of its forward's size when it is trained and one when
+ * it is frozen; attention's is two and a half. */
 static void test_backward(void **state) {
     (void)state;
-    static const struct ModelConfig small = {.dim = 64, .ffn_dim = 128, .num_heads = 4,
-                                             .num_layers = 3, .freq_dim = 32, .text_dim = 16,
-                                             .text_len = 8, .in_dim = 4, .out_dim = 4,
-                                             .patch_size = {1, 2, 2}, .eps = 1e-6};
+    static const struct ModelConfig small = {.dim = 64,
+                                             .ffn_dim = 128,
+                                             .num_heads = 4,
+                                             .num_layers = 3,
+                                             .freq_dim = 32,
+                                             .text_dim = 16,
+                                             .text_len = 8,
+                                             .in_dim = 4,
+                                             .out_dim = 4,
+                                             .patch_size = {1, 2, 2},
+                                             .eps = 1e-6};
     static const struct VideoShape video = {.frames = 2, .height = 8, .width = 8};
     for (int trained = 0; trained < 2; trained++) {
         struct Planned p;

@@ -1,5 +1,6 @@
-/* Backward of the whole DiT: every gradient against finite differences, from the velocity and from taps
- * alone; what is kept, and what is frozen, changes no bit; a gradient announced as complete is. */
+/* Backward of the whole DiT: every gradient against finite differences, from the velocity and from
+ * taps alone; what is kept, and what is frozen, changes no bit; a gradient announced as complete
+ * is. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -44,8 +45,8 @@ static void forward_backward(struct NetworkFixture *f, struct Pass pass) {
     network_zero_gradients(f);
     forward(f, pass);
     int64_t used = arena_mark(&f->arena);
-    wan_backward(&wan, f->dx, pass.velocity ? f->dout : NULL, pass.taps ? &dtaps : NULL, f->wan_tape,
-                 pass.last, &f->arena);
+    wan_backward(&wan, f->dx, pass.velocity ? f->dout : NULL, pass.taps ? &dtaps : NULL,
+                 f->wan_tape, pass.last, &f->arena);
     assert_int_equal(arena_mark(&f->arena), used);
     arena_release(&f->arena, mark);
 }
@@ -104,7 +105,8 @@ static void tap_gradients(void **state) {
             n_below++;
             continue;
         }
-        for (int64_t i = 0; i < param->n_elems; i++) assert_true(gradients[param->offset + i] == 0.0f);
+        for (int64_t i = 0; i < param->n_elems; i++)
+            assert_true(gradients[param->offset + i] == 0.0f);
         n_above++;
     }
     free(gradients);

@@ -1,8 +1,8 @@
 /* compare_checkpoints A B [GROUP ...]
  *
  * Whether two checkpoints hold the same state, bit for bit: iteration, stage, every value but the
- * configuration (which names the run's folder), and every tensor; and whether each GROUP is among them.
- * Names each that differs.  Exits 1 if anything does, or if there was nothing to compare. */
+ * configuration (which names the run's folder), and every tensor; and whether each GROUP is among
+ * them. Names each that differs.  Exits 1 if anything does, or if there was nothing to compare. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +27,12 @@ static float *read_or_exit(struct Ckpt *ckpt, const struct CkptTensorInfo *info)
 static bool same_value(const struct CkptValue *a, const struct CkptValue *b) {
     if (strcmp(a->key, b->key) != 0 || a->kind != b->kind) return false;
     switch (a->kind) {
-    case CKPT_INT: return a->integer == b->integer;
-    case CKPT_REAL: return a->real == b->real;
-    case CKPT_TEXT: break;
+    case CKPT_INT:
+        return a->integer == b->integer;
+    case CKPT_REAL:
+        return a->real == b->real;
+    case CKPT_TEXT:
+        break;
     }
     return strcmp(a->key, CKPT_KEY_CONFIG) == 0 || strcmp(a->text, b->text) == 0;
 }
@@ -37,8 +40,8 @@ static bool same_value(const struct CkptValue *a, const struct CkptValue *b) {
 static int compare_values(const struct Ckpt *a, const struct Ckpt *b) {
     int n_differ = 0;
     if (ckpt_iteration(a) != ckpt_iteration(b) || strcmp(ckpt_stage(a), ckpt_stage(b)) != 0) {
-        printf("iteration %lld of %s, and %lld of %s\n", (long long)ckpt_iteration(a), ckpt_stage(a),
-               (long long)ckpt_iteration(b), ckpt_stage(b));
+        printf("iteration %lld of %s, and %lld of %s\n", (long long)ckpt_iteration(a),
+               ckpt_stage(a), (long long)ckpt_iteration(b), ckpt_stage(b));
         n_differ++;
     }
     if (ckpt_value_count(a) != ckpt_value_count(b)) {
@@ -56,7 +59,8 @@ static int compare_values(const struct Ckpt *a, const struct Ckpt *b) {
 
 static bool same_tensor(struct Ckpt *a, struct Ckpt *b, int64_t i) {
     const struct CkptTensorInfo *x = ckpt_info(a, i), *y = ckpt_info(b, i);
-    if (strcmp(x->group, y->group) != 0 || strcmp(x->name, y->name) != 0 || x->n_dims != y->n_dims ||
+    if (strcmp(x->group, y->group) != 0 || strcmp(x->name, y->name) != 0 ||
+        x->n_dims != y->n_dims ||
         memcmp(x->shape, y->shape, sizeof *x->shape * (size_t)x->n_dims) != 0) {
         printf("%s/%s stands against %s/%s, or has another shape\n", x->group, x->name, y->group,
                y->name);
@@ -101,8 +105,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     struct Ckpt *a = open_or_exit(argv[1]), *b = open_or_exit(argv[2]);
-    int n_differ = compare_values(a, b) + compare_tensors(a, b) +
-                   missing_groups(a, argv + 3, argc - 3);
+    int n_differ =
+        compare_values(a, b) + compare_tensors(a, b) + missing_groups(a, argv + 3, argc - 3);
     bool any = ckpt_count(a) > 0;
     if (!any) printf("no tensors to compare\n");
     printf("%s, %s: %lld tensors, %d differences\n", argv[1], argv[2], (long long)ckpt_count(a),

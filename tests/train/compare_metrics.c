@@ -1,8 +1,9 @@
 /* compare_metrics A B LOSS_TOLERANCE NORM_TOLERANCE
  *
- * Holds two metrics.jsonl of the same run against each other: the same iterations of the same kinds with
- * the same keys, and every loss and gradient norm the same up to |a - b| <= tolerance max(|a|, |b|).
- * Prints the worst of each key.  Exits 1 if anything differs, or if there was nothing to compare. */
+ * Holds two metrics.jsonl of the same run against each other: the same iterations of the same kinds
+ * with the same keys, and every loss and gradient norm the same up to |a - b| <= tolerance max(|a|,
+ * |b|). Prints the worst of each key.  Exits 1 if anything differs, or if there was nothing to
+ * compare. */
 #include <jansson.h>
 #include <math.h>
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* make_dataset FILE COUNT CHANNELS [nan | damaged SAMPLE]
  *
- * Writes a dataset of random clips for the run tests: COUNT samples [CHANNELS, 4, 16, 16] with prompts of
- * one to four random rows.  "nan": SAMPLE holds a NaN, and nothing but the values tells (the file has no
- * checksums).  "damaged": the checksum of SAMPLE's video does not fit. */
+ * Writes a dataset of random clips for the run tests: COUNT samples [CHANNELS, 4, 16, 16] with
+ * prompts of one to four random rows.  "nan": SAMPLE holds a NaN, and nothing but the values tells
+ * (the file has no checksums).  "damaged": the checksum of SAMPLE's video does not fit. */
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
@@ -25,8 +25,10 @@ _Noreturn static void fail(const char *what) {
 
 static void fill(float *out, int n_elems, int sample, enum Purpose purpose) {
     for (int i = 0; i < n_elems; i++)
-        out[i] = (float)(2.0 * philox_uniform(philox(7, (uint32_t)i, (uint32_t)sample,
-                                                     (uint32_t)purpose, 0).word[0]) - 1.0);
+        out[i] = (float)(2.0 * philox_uniform(
+                                   philox(7, (uint32_t)i, (uint32_t)sample, (uint32_t)purpose, 0)
+                                       .word[0]) -
+                         1.0);
 }
 
 static void write_clips(const char *path, int count, int channels) {
@@ -66,10 +68,11 @@ static void put_nan(hid_t file, int count, int channels, int sample) {
     float *values = calloc((size_t)(count * channels * CLIP), sizeof *values);
     values[sample * channels * CLIP + 5] = NAN;
     hid_t space = H5Screate_simple(5, shape, NULL);
-    if (H5Ldelete(file, "latents", H5P_DEFAULT) < 0 || H5Ldelete(file, "checksums", H5P_DEFAULT) < 0)
+    if (H5Ldelete(file, "latents", H5P_DEFAULT) < 0 ||
+        H5Ldelete(file, "checksums", H5P_DEFAULT) < 0)
         fail("cannot remove what the writer wrote");
-    hid_t set = H5Dcreate2(file, "latents", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT,
-                           H5P_DEFAULT);
+    hid_t set =
+        H5Dcreate2(file, "latents", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     if (H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
         fail("cannot write latents");
     H5Dclose(set);

@@ -1,10 +1,12 @@
-/* No allocation inside a step: every kind of step, from drawing a batch to the optimizer's update, runs
- * twice to prepare what it prepares once, and then again with every malloc of the process counted.
+/* No allocation inside a step: every kind of step, from drawing a batch to the optimizer's update,
+ * runs twice to prepare what it prepares once, and then again with every malloc of the process
+ * counted.
  *
  * This program's own malloc family stands before the C library's for all of the process, shared
  * libraries included; it hands on to glibc's and books who called.  (Under a sanitizer, which has a
- * malloc of its own, the test is not built.)  Calls from our code must be none.  Calls from a library
- * are allowed to oneDNN alone, which is asked for convolutions only; how many is printed. */
+ * malloc of its own, the test is not built.)  Calls from our code must be none.  Calls from a
+ * library are allowed to oneDNN alone, which is asked for convolutions only; how many is printed.
+ */
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 #include <malloc.h>
@@ -133,13 +135,25 @@ static float *random_floats(int64_t n) {
 }
 
 static void run_init(struct Run *r, const char *const *overrides, int n_overrides) {
-    static const char *const sizes[] = {
-        "model.dim=96",        "model.ffn_dim=384",       "model.num_heads=4",
-        "model.num_layers=3",  "model.freq_dim=32",       "model.text_dim=16",
-        "model.text_len=8",    "model.in_dim=3",          "model.out_dim=3",
-        "student.head_blocks=1", "model.patch_size=[1, 4, 4]", "discriminator.features=[1, 2]",
-        "discriminator.channels=[8, 16, 16]", "ema.decay=0.9", "optimizer.grad_clip=1",
-        "train.micro_batch=2", "train.global_batch=2", "init.teacher=unread", "kd.skip_layers=[1]"};
+    static const char *const sizes[] = {"model.dim=96",
+                                        "model.ffn_dim=384",
+                                        "model.num_heads=4",
+                                        "model.num_layers=3",
+                                        "model.freq_dim=32",
+                                        "model.text_dim=16",
+                                        "model.text_len=8",
+                                        "model.in_dim=3",
+                                        "model.out_dim=3",
+                                        "student.head_blocks=1",
+                                        "model.patch_size=[1, 4, 4]",
+                                        "discriminator.features=[1, 2]",
+                                        "discriminator.channels=[8, 16, 16]",
+                                        "ema.decay=0.9",
+                                        "optimizer.grad_clip=1",
+                                        "train.micro_batch=2",
+                                        "train.global_batch=2",
+                                        "init.teacher=unread",
+                                        "kd.skip_layers=[1]"};
     struct Error err;
     *r = (struct Run){.be = backend_cpu_create(), .tapes = step_tapes_create()};
     config_init(&r->config);

@@ -1,5 +1,5 @@
-/* `tmd replay` over damaged copies of recorded cases: a wrong value, a missing, additional or misshapen
- * tensor, an unknown kind, a truncated file; and what --out writes. */
+/* `tmd replay` over damaged copies of recorded cases: a wrong value, a missing, additional or
+ * misshapen tensor, an unknown kind, a truncated file; and what --out writes. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,10 +16,9 @@
 #include "data/safetensors_writer.h"
 #include "train/replay.h"
 
-static const char *const files[] = {"case.yaml",           "inputs.safetensors",
-                                    "expected.safetensors", "teacher.safetensors",
-                                    "student.safetensors",  "fake.safetensors",
-                                    "discriminator.safetensors"};
+static const char *const files[] = {
+    "case.yaml",           "inputs.safetensors", "expected.safetensors",     "teacher.safetensors",
+    "student.safetensors", "fake.safetensors",   "discriminator.safetensors"};
 enum { N_FILES = sizeof files / sizeof *files };
 
 /* A copy of a recorded case that may be damaged. */
@@ -36,7 +35,8 @@ static struct Case case_copy(const char *name) {
     c.folder = scratch_path(c.scratch, "");
     for (int i = 0; i < N_FILES; i++) {
         size_t n_bytes;
-        char *from = xprintf("%s/%s/%s", TMD_CASES_DIR, name, files[i]), *to = case_file(&c, files[i]);
+        char *from = xprintf("%s/%s/%s", TMD_CASES_DIR, name, files[i]),
+             *to = case_file(&c, files[i]);
         if (scratch_exists(from)) {
             unsigned char *bytes = scratch_read(from, &n_bytes);
             scratch_write(to, bytes, n_bytes);
@@ -55,7 +55,7 @@ static void case_remove(struct Case *c) {
 
 /* The exit code of `tmd replay FOLDER [flag value]`; *message (the caller frees it) gets stderr. */
 static int replay(const struct Case *c, const char *flag, const char *value, char **message) {
-    char *argv[] = {(char *)(uintptr_t)"replay", c->folder, (char *)(uintptr_t)flag,
+    char *argv[] = {(char *)(uintptr_t) "replay", c->folder, (char *)(uintptr_t)flag,
                     (char *)(uintptr_t)value, NULL};
     char *path = scratch_path(c->scratch, "stderr");
     int saved = dup(STDERR_FILENO);
@@ -140,7 +140,8 @@ static void edit(const struct Case *c, const char *file, const char *name, enum 
 
 /* ---- tests ---- */
 
-static const char *const sound_cases[] = {"dit", "stage1_concat", "student_n2", "critic_n2", "adamw"};
+static const char *const sound_cases[] = {"dit", "stage1_concat", "student_n2", "critic_n2",
+                                          "adamw"};
 
 static void sound_cases_pass(void **state) {
     (void)state;
@@ -273,8 +274,8 @@ static void wrong_configurations_are_refused(void **state) {
 
 static void out_has_the_expected_names(void **state) {
     (void)state;
-    static const char *const cases[] = {"stage1_gated", "critic_n2", "sample_m2n2", "teacher_sample",
-                                        "adamw"};
+    static const char *const cases[] = {"stage1_gated", "critic_n2", "sample_m2n2",
+                                        "teacher_sample", "adamw"};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct Case c = case_copy(cases[i]);
         struct Safetensors *written, *expected;
@@ -282,7 +283,8 @@ static void out_has_the_expected_names(void **state) {
         char *out = scratch_path(c.scratch, "out.safetensors"), *message;
         char *path = case_file(&c, "expected.safetensors");
         assert_int_equal(replay(&c, "--out", out, &message), EXIT_OK);
-        assert_true(safetensors_open(out, &written, &err) && safetensors_open(path, &expected, &err));
+        assert_true(safetensors_open(out, &written, &err) &&
+                    safetensors_open(path, &expected, &err));
         assert_true(safetensors_count(expected) > 0);
         for (int64_t k = 0; k < safetensors_count(expected); k++)
             assert_true(safetensors_find(written, safetensors_info(expected, k)->name) >= 0);

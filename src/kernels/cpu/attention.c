@@ -1,9 +1,10 @@
-/* Attention in blocks of Q_BLOCK queries by K_BLOCK keys, with the scores transposed: a row of S^T is a
- * key, its columns are queries.  So everything that softmax does runs along vectors of queries, and
- * K, V, P^T serve products as they lie; only what stands on the right of a product is copied.
+/* Attention in blocks of Q_BLOCK queries by K_BLOCK keys, with the scores transposed: a row of S^T
+ * is a key, its columns are queries.  So everything that softmax does runs along vectors of
+ * queries, and K, V, P^T serve products as they lie; only what stands on the right of a product is
+ * copied.
  *
- * Forward keeps, per query, the running maximum and sum of exponentials and rescales what it has when
- * a later block of keys raises the maximum (Milakov & Gimelshein 2018; Dao et al. 2022).
+ * Forward keeps, per query, the running maximum and sum of exponentials and rescales what it has
+ * when a later block of keys raises the maximum (Milakov & Gimelshein 2018; Dao et al. 2022).
  * Backward makes the probabilities again from lse.  With P^T = exp(scale k q^T - lse):
  *     dV = P^T dO,  dP^T = V dO^T,  dS^T = P^T (dP^T - delta) scale,  delta = rowsum(dO o),
  *     dQ = dS K,  dK = dS^T Q.
@@ -22,13 +23,13 @@ enum { Q_BLOCK = 128, K_BLOCK = 256, MAX_HEAD_DIM = 512 };
 
 /* A thread's scratch, in floats from its start. */
 enum {
-    AT_P = 0,                                       /* P^T [K_BLOCK, Q_BLOCK] */
-    AT_DP = AT_P + K_BLOCK * Q_BLOCK,               /* dP^T, then dS^T */
-    AT_QT = AT_DP + K_BLOCK * Q_BLOCK,              /* q^T [head_dim, Q_BLOCK] */
-    AT_DOT = AT_QT + MAX_HEAD_DIM * Q_BLOCK,        /* dO^T */
-    AT_Q = AT_DOT + MAX_HEAD_DIM * Q_BLOCK,         /* q with rows that may be read to a full vector */
-    AT_DO = AT_Q + Q_BLOCK * MAX_HEAD_DIM,          /* dO likewise */
-    AT_K = AT_DO + Q_BLOCK * MAX_HEAD_DIM,          /* k or v likewise */
+    AT_P = 0,                                /* P^T [K_BLOCK, Q_BLOCK] */
+    AT_DP = AT_P + K_BLOCK * Q_BLOCK,        /* dP^T, then dS^T */
+    AT_QT = AT_DP + K_BLOCK * Q_BLOCK,       /* q^T [head_dim, Q_BLOCK] */
+    AT_DOT = AT_QT + MAX_HEAD_DIM * Q_BLOCK, /* dO^T */
+    AT_Q = AT_DOT + MAX_HEAD_DIM * Q_BLOCK,  /* q with rows that may be read to a full vector */
+    AT_DO = AT_Q + Q_BLOCK * MAX_HEAD_DIM,   /* dO likewise */
+    AT_K = AT_DO + Q_BLOCK * MAX_HEAD_DIM,   /* k or v likewise */
     ATTENTION_FLOATS = AT_K + K_BLOCK * MAX_HEAD_DIM
 };
 _Static_assert((int)ATTENTION_FLOATS <= (int)CPU_SCRATCH_FLOATS, "a thread's scratch");
@@ -43,7 +44,8 @@ struct Padded {
     int64_t stride;
 };
 
-static struct Padded padded(float *scratch, const float *x, int64_t rows, int64_t n, int64_t stride) {
+static struct Padded padded(float *scratch, const float *x, int64_t rows, int64_t n,
+                            int64_t stride) {
     if (n == tile_padded(n)) return (struct Padded){x, stride};
     for (int64_t i = 0; i < rows; i++)
         memcpy(scratch + i * tile_padded(n), x + i * stride, (size_t)n * sizeof *x);
@@ -101,11 +103,12 @@ static void forward_rows(float *o, float *lse, const float *q, const float *k, c
         struct TileOperand keys = tile_operand(k + first * s.k_stride, s.k_stride, 1);
         struct Padded values =
             padded(scratch + AT_K, v + first * s.v_stride, n, s.head_dim, s.v_stride);
-        tile_gemm(n, rows, s.head_dim, scale, keys, qt, Q_BLOCK, (struct TileAddend){0}, p, Q_BLOCK);
+        tile_gemm(n, rows, s.head_dim, scale, keys, qt, Q_BLOCK, (struct TileAddend){0}, p,
+                  Q_BLOCK);
         softmax_block(p, n, rows, &r, factor);
         if (first) scale_rows(o, factor, rows, s);
-        tile_gemm(rows, s.head_dim, n, 1.0f, tile_operand(p, 1, Q_BLOCK), values.at,
-                  values.stride, (struct TileAddend){first ? o : NULL, s.o_stride}, o, s.o_stride);
+        tile_gemm(rows, s.head_dim, n, 1.0f, tile_operand(p, 1, Q_BLOCK), values.at, values.stride,
+                  (struct TileAddend){first ? o : NULL, s.o_stride}, o, s.o_stride);
     }
     for (int64_t i = 0; i < rows; i++) {
         factor[i] = 1.0f / r.sum[i];
@@ -180,22 +183,22 @@ static void query_block_prepare(struct QueryBlock *b, struct HeadInputs in, int6
 }
 
 /* What one block of queries and the keys from `first` on give each other. */
-static void backward_block(struct HeadGradients out, struct HeadInputs in, const struct QueryBlock *b,
-                           int64_t first, float *scratch, struct AttentionShape s) {
+static void backward_block(struct HeadGradients out, struct HeadInputs in,
+                           const struct QueryBlock *b, int64_t first, float *scratch,
+                           struct AttentionShape s) {
     const struct TileAddend none = {0};
     int64_t n = smaller(K_BLOCK, s.k_tokens - first), c = s.head_dim;
     const float *k = in.k + first * s.k_stride, *v = in.v + first * s.v_stride;
     float scale = 1.0f / sqrtf((float)c), *p = scratch + AT_P, *dp = scratch + AT_DP;
     tile_gemm(n, b->rows, c, scale, tile_operand(k, s.k_stride, 1), b->qt, Q_BLOCK, none, p,
               Q_BLOCK);
-    tile_gemm(n, b->rows, c, 1.0f, tile_operand(v, s.v_stride, 1), b->grad_ot, Q_BLOCK, none,
-              dp, Q_BLOCK);
+    tile_gemm(n, b->rows, c, 1.0f, tile_operand(v, s.v_stride, 1), b->grad_ot, Q_BLOCK, none, dp,
+              Q_BLOCK);
     score_gradients(p, dp, in.lse + b->first, b->delta, n, b->rows, scale);
     if (out.dk) {
         float *dk = out.dk + first * s.k_stride, *dv = out.dv + first * s.v_stride;
-        tile_gemm(n, c, b->rows, 1.0f, tile_operand(p, Q_BLOCK, 1), b->grad_o.at,
-                  b->grad_o.stride, (struct TileAddend){b->first ? dv : NULL, s.v_stride}, dv,
-                  s.v_stride);
+        tile_gemm(n, c, b->rows, 1.0f, tile_operand(p, Q_BLOCK, 1), b->grad_o.at, b->grad_o.stride,
+                  (struct TileAddend){b->first ? dv : NULL, s.v_stride}, dv, s.v_stride);
         tile_gemm(n, c, b->rows, 1.0f, tile_operand(dp, Q_BLOCK, 1), b->q.at, b->q.stride,
                   (struct TileAddend){b->first ? dk : NULL, s.k_stride}, dk, s.k_stride);
     }
@@ -216,8 +219,8 @@ static void backward_head(struct HeadGradients out, struct HeadInputs in, float 
 }
 
 void cpu_attention_backward(const struct Backend *be, Act *dq, Act *dk, Act *dv, const Act *grad_o,
-                            const Act *o, const float *lse, const Act *q, const Act *k, const Act *v,
-                            struct AttentionShape s) {
+                            const Act *o, const float *lse, const Act *q, const Act *k,
+                            const Act *v, struct AttentionShape s) {
     TMD_CHECK(s.head_dim <= MAX_HEAD_DIM, "head_dim %lld", (long long)s.head_dim);
 #pragma omp parallel for schedule(static) collapse(2)
     for (int64_t b = 0; b < s.batch; b++)
@@ -230,9 +233,12 @@ void cpu_attention_backward(const struct Backend *be, Act *dq, Act *dk, Act *dv,
                 out.dk = act_f32(dk) + at_k;
                 out.dv = act_f32(dv) + at_v;
             }
-            struct HeadInputs in = {act_const_f32(grad_o) + at_o, act_const_f32(o) + at_o,
-                                    lse + (b * s.heads + h) * s.q_tokens, act_const_f32(q) + at_q,
-                                    act_const_f32(k) + at_k, act_const_f32(v) + at_v};
+            struct HeadInputs in = {act_const_f32(grad_o) + at_o,
+                                    act_const_f32(o) + at_o,
+                                    lse + (b * s.heads + h) * s.q_tokens,
+                                    act_const_f32(q) + at_q,
+                                    act_const_f32(k) + at_k,
+                                    act_const_f32(v) + at_v};
             backward_head(out, in, cpu_thread_scratch(be), s);
         }
 }

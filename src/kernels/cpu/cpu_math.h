@@ -1,5 +1,5 @@
-/* Elementary functions that compilers turn into vector code: no branches, no table, no errno.  NaN in,
- * NaN out.  Relative error about 2e-7 where the result is a normal number. */
+/* Elementary functions that compilers turn into vector code: no branches, no table, no errno.  NaN
+ * in, NaN out.  Relative error about 2e-7 where the result is a normal number. */
 #ifndef TMD_CPU_MATH_H
 #define TMD_CPU_MATH_H
 
@@ -31,8 +31,8 @@ static inline float fast_exp(float x) {
     return p * scale;
 }
 
-/* ln x for normal x > 0: x = 2^e m with sqrt(1/2) <= m < sqrt(2), and a polynomial in m - 1 (Cephes,
- * logf). */
+/* ln x for normal x > 0: x = 2^e m with sqrt(1/2) <= m < sqrt(2), and a polynomial in m - 1
+ * (Cephes, logf). */
 static inline float fast_log(float x) {
     const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     const uint32_t sqrt_half = 0x3F3504F3u, mantissa = 0x007FFFFFu;
@@ -56,8 +56,8 @@ static inline float fast_log(float x) {
     return m + (p * m * z + e * ln2_low - 0.5f * z) + e * ln2_high;
 }
 
-/* Sine and cosine of `turns` full turns, 0 <= turns <= 1: quarters by exact subtraction, a polynomial
- * for the rest of at most an eighth (Cephes, sinf and cosf). */
+/* Sine and cosine of `turns` full turns, 0 <= turns <= 1: quarters by exact subtraction, a
+ * polynomial for the rest of at most an eighth (Cephes, sinf and cosf). */
 static inline void fast_sincos(float turns, float *sine, float *cosine) {
     const float round_magic = 12582912.0f; /* as in fast_exp */
     float shifted = 4.0f * turns + round_magic;
@@ -65,8 +65,9 @@ static inline void fast_sincos(float turns, float *sine, float *cosine) {
     memcpy(&quarter, &shifted, sizeof quarter);
     float r = (4.0f * turns - (shifted - round_magic)) * 1.57079632679f, z = r * r;
     float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
-    float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
-              0.5f * z + 1.0f;
+    float c =
+        ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
+        0.5f * z + 1.0f;
     float a = quarter & 1u ? c : s, b = quarter & 1u ? s : c;
     *sine = quarter & 2u ? -a : a;
     *cosine = (quarter + 1u) & 2u ? -b : b;

@@ -5,8 +5,8 @@
  *         for each block of rows and group of panels, one thread:
  *             C block += A block x panel, tile by tile
  *
- * A block of A that lies with k along its rows is read where it is.  Of a transposed one a tile needs
- * only a few elements of each cache line, so that it is first copied tile by tile. */
+ * A block of A that lies with k along its rows is read where it is.  Of a transposed one a tile
+ * needs only a few elements of each cache line, so that it is first copied tile by tile. */
 #include "kernels/cpu/gemm.h"
 
 #include <omp.h>
@@ -27,8 +27,8 @@ static int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 /* Copies `rows` rows of n floats.  With a constant n each row is a few vectors and no call. */
-static inline __attribute__((always_inline)) void copy_rows(float *to, int64_t to_ld, const float *from,
-                                                            int64_t from_ld, int64_t rows, int64_t n) {
+static inline __attribute__((always_inline)) void
+copy_rows(float *to, int64_t to_ld, const float *from, int64_t from_ld, int64_t rows, int64_t n) {
     for (int64_t i = 0; i < rows; i++)
         memcpy(to + i * to_ld, from + i * from_ld, (size_t)n * sizeof *to);
 }
@@ -65,8 +65,8 @@ static struct Tasks tasks_of(int64_t m, int64_t n_panels, int64_t n_threads) {
     return t;
 }
 
-/* One stretch of op(B): columns [column, column + n_columns) of terms [k, k + depth).  Its column j,
- * first of a panel, begins at panels + j * per_column; the panel's rows are ld apart. */
+/* One stretch of op(B): columns [column, column + n_columns) of terms [k, k + depth).  Its column
+ * j, first of a panel, begins at panels + j * per_column; the panel's rows are ld apart. */
 struct Stretch {
     int64_t k, depth, column, n_columns;
     const float *panels;
@@ -76,7 +76,9 @@ struct Stretch {
 /* Terms of the stretch in op(A)'s rows [row, row + n_rows). */
 static struct TileOperand block_of_a(const struct Gemm *g, const struct Stretch *s, int64_t row,
                                      int64_t n_rows, float *packed) {
-    enum { COPIED = 8 }; /* floats in one move: of a tile's row and of what the next row overwrites */
+    enum {
+        COPIED = 8
+    }; /* floats in one move: of a tile's row and of what the next row overwrites */
     if (!g->a.transposed) return tile_operand(g->a.at + row * g->a.ld + s->k, g->a.ld, 1);
     int64_t tile = s->depth * TILE_ROWS + COPIED;
     for (int64_t k = 0; k < s->depth; k++) {
@@ -102,20 +104,22 @@ static void run_task(const struct Gemm *g, const struct Stretch *s, const struct
     float *c = g->c + row * g->ldc + s->column;
     for (int64_t j = first; j < end; j += TILE_COLUMNS)
         tile_gemm(n_rows, smaller(TILE_COLUMNS, end - j), s->depth, 1.0f, a,
-                  s->panels + j * s->per_column, s->ld, (struct TileAddend){d.at ? d.at + j : NULL, d.row}, c + j, g->ldc);
+                  s->panels + j * s->per_column, s->ld,
+                  (struct TileAddend){d.at ? d.at + j : NULL, d.row}, c + j, g->ldc);
     if (g->finish.run && s->k + s->depth == g->k)
         g->finish.run(g->finish.context, row, n_rows, s->column + first, end - first);
 }
 
-/* Packing B pays by its use for many rows, and where its own rows are pages apart.  Whole vectors of
- * its last row must not lead beyond it. */
+/* Packing B pays by its use for many rows, and where its own rows are pages apart.  Whole vectors
+ * of its last row must not lead beyond it. */
 static bool usable_as_it_lies(const struct Gemm *g) {
     enum { FEW_ROWS = 512, NEAR = 1024 };
     return !g->b.transposed && g->m <= FEW_ROWS && g->b.ld <= NEAR && tile_padded(g->n) == g->n;
 }
 
 /* All threads of a team together. */
-static void multiply_stretch(const struct Gemm *g, struct Stretch s, float *panels, float *packed_a) {
+static void multiply_stretch(const struct Gemm *g, struct Stretch s, float *panels,
+                             float *packed_a) {
     int64_t n_panels = ceil_div(s.n_columns, TILE_COLUMNS);
     struct Tasks t = tasks_of(g->m, n_panels, omp_get_num_threads());
     if (usable_as_it_lies(g)) {
@@ -152,8 +156,8 @@ static void multiply(const struct Backend *be, const struct Gemm *g) {
                              state->panels, cpu_thread_scratch(be));
 }
 
-/* A product too small for a team does without one in so many words: with an `if` clause libgomp would
- * allocate a team of one, and the next larger team anew. */
+/* A product too small for a team does without one in so many words: with an `if` clause libgomp
+ * would allocate a team of one, and the next larger team anew. */
 void cpu_gemm(const struct Backend *be, const struct Gemm *g) {
     const double worth_a_team = 2e6; /* multiply-adds: some ten microseconds of one thread */
     TMD_CHECK(g->k > 0, "a product over %lld terms", (long long)g->k);

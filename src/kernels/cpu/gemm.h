@@ -1,7 +1,8 @@
 /* Matrix products of any size, on all threads.
  *
- * Each element of the result is one sum whose order depends on nothing but k, so the bits are the same
- * for any number of threads.  Nothing is allocated: packed operands lie in the backend's scratch. */
+ * Each element of the result is one sum whose order depends on nothing but k, so the bits are the
+ * same for any number of threads.  Nothing is allocated: packed operands lie in the backend's
+ * scratch. */
 #ifndef TMD_GEMM_H
 #define TMD_GEMM_H
 
@@ -18,7 +19,8 @@ struct GemmOperand {
 /* Called on a part of the result as soon as it is complete and still in a cache; by many threads at
  * a time. */
 struct GemmFinish {
-    void (*run)(const void *context, int64_t row, int64_t n_rows, int64_t column, int64_t n_columns);
+    void (*run)(const void *context, int64_t row, int64_t n_rows, int64_t column,
+                int64_t n_columns);
     const void *context;
 };
 
@@ -35,9 +37,9 @@ struct Gemm {
 void cpu_gemm(const struct Backend *be, const struct Gemm *g);
 
 enum {
-    GEMM_DEPTH = 512,                   /* of k: a panel of B is GEMM_DEPTH x TILE_COLUMNS */
-    GEMM_COLUMNS = 32 * TILE_COLUMNS,   /* of n: B is packed in such stretches */
-    GEMM_ROWS = 16 * TILE_ROWS,         /* of m: a block of A for one thread at a time */
+    GEMM_DEPTH = 512,                 /* of k: a panel of B is GEMM_DEPTH x TILE_COLUMNS */
+    GEMM_COLUMNS = 32 * TILE_COLUMNS, /* of n: B is packed in such stretches */
+    GEMM_ROWS = 16 * TILE_ROWS,       /* of m: a block of A for one thread at a time */
     GEMM_SHARED_FLOATS = GEMM_DEPTH * GEMM_COLUMNS,
     GEMM_THREAD_FLOATS = GEMM_DEPTH * GEMM_ROWS + 8 * GEMM_ROWS / TILE_ROWS
 };

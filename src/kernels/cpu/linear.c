@@ -1,5 +1,5 @@
-/* Linear layers: one matrix product each, which starts from the bias and applies GELU to parts of its
- * result while they are in a cache. */
+/* Linear layers: one matrix product each, which starts from the bias and applies GELU to parts of
+ * its result while they are in a cache. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/gemm.h"
@@ -32,8 +32,8 @@ static struct Gemm input_product(float *dx, const float *dy, const float *w, str
 
 enum { COLUMNS = 128, RUN = 128 };
 
-/* db[j] += sum over rows of dy[row, j] for n <= COLUMNS columns: float over short runs of rows, double
- * over the runs.  With a constant n the sums stay in registers. */
+/* db[j] += sum over rows of dy[row, j] for n <= COLUMNS columns: float over short runs of rows,
+ * double over the runs.  With a constant n the sums stay in registers. */
 static inline __attribute__((always_inline)) void columns_sum(float *db, const float *dy, int64_t n,
                                                               struct LinearShape s) {
     double total[COLUMNS] = {0};
@@ -111,8 +111,8 @@ static void gelu_finish(const void *context, int64_t row, int64_t n_rows, int64_
 void cpu_linear_gelu_forward(const struct Backend *be, Act *y, Act *pre, const Act *x, const Act *w,
                              const Act *b, struct LinearShape s) {
     struct GeluRows rows = {act_f32(y), act_f32(pre), s.n_out};
-    struct Gemm g = forward_product(act_f32(pre), act_const_f32(x), act_const_f32(w),
-                                    act_const_f32(b), s);
+    struct Gemm g =
+        forward_product(act_f32(pre), act_const_f32(x), act_const_f32(w), act_const_f32(b), s);
     g.finish = (struct GemmFinish){gelu_finish, &rows};
     cpu_gemm(be, &g);
 }
@@ -135,8 +135,8 @@ static void gelu_gradient_finish(const void *context, int64_t row, int64_t n_row
     }
 }
 
-void cpu_linear_gelu_backward_input(const struct Backend *be, Act *dpre, const Act *dy, const Act *w,
-                                    const Act *pre, struct LinearShape s) {
+void cpu_linear_gelu_backward_input(const struct Backend *be, Act *dpre, const Act *dy,
+                                    const Act *w, const Act *pre, struct LinearShape s) {
     struct GeluRows rows = {act_f32(dpre), act_const_f32(pre), s.n_in};
     struct Gemm g = input_product(act_f32(dpre), act_const_f32(dy), act_const_f32(w), s, false);
     g.finish = (struct GemmFinish){gelu_gradient_finish, &rows};

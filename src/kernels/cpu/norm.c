@@ -1,8 +1,8 @@
 /* Layer norm with modulation, gated residuals, and the norm and rotation of queries and keys.
  *
- * Each backward goes over its input twice: by rows for dx, and by blocks of columns for what is summed
- * over the tokens.  The second reading costs little, needs no scratch, and makes every sum run in the
- * same order for any number of threads.
+ * Each backward goes over its input twice: by rows for dx, and by blocks of columns for what is
+ * summed over the tokens.  The second reading costs little, needs no scratch, and makes every sum
+ * run in the same order for any number of threads.
  *
  * With xhat = (x - mean) rstd and g = dy (one + scale):
  *     dx = rstd (g - mean(g) - xhat mean(g xhat)),  dscale = sum dy xhat,  dshift = sum dy. */
@@ -20,13 +20,15 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-void cpu_layer_norm_forward(const struct Backend *be, Act *y, float *mean, float *rstd, const Act *x,
-                            const float *scale, const float *shift, struct NormShape s) {
+void cpu_layer_norm_forward(const struct Backend *be, Act *y, float *mean, float *rstd,
+                            const Act *x, const float *scale, const float *shift,
+                            struct NormShape s) {
     (void)be;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < s.batch * s.tokens; row++) {
         const float *xr = act_const_f32(x) + row * s.dim;
-        const float *sc = scale + row / s.tokens * s.stride, *sh = shift + row / s.tokens * s.stride;
+        const float *sc = scale + row / s.tokens * s.stride,
+                    *sh = shift + row / s.tokens * s.stride;
         float *yr = act_f32(y) + row * s.dim;
         float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -43,7 +45,8 @@ void cpu_layer_norm_forward(const struct Backend *be, Act *y, float *mean, float
 }
 
 static void layer_norm_dx(float *dx, const float *dy, const float *x, const float *mean,
-                          const float *rstd, const float *scale, struct NormShape s, bool accumulate) {
+                          const float *rstd, const float *scale, struct NormShape s,
+                          bool accumulate) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < s.batch * s.tokens; row++) {
         const float *xr = x + row * s.dim, *dyr = dy + row * s.dim;
@@ -109,11 +112,11 @@ void cpu_layer_norm_backward(const struct Backend *be, Act *dx, float *dscale, f
         for (int64_t column = 0; column < s.dim; column += COLUMNS) {
             float *dsc = dscale + g * s.stride, *dsh = dshift + g * s.stride;
             if (s.dim - column >= COLUMNS)
-                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows, column,
-                                   COLUMNS);
+                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows,
+                                   column, COLUMNS);
             else
-                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows, column,
-                                   s.dim - column);
+                layer_norm_dparams(dsc, dsh, dyf, xf, mean, rstd, s, g * rows, (g + 1) * rows,
+                                   column, s.dim - column);
         }
 }
 
@@ -165,10 +168,10 @@ void cpu_gate_backward(const struct Backend *be, Act *dh, float *dgate, const Ac
     for (int64_t sample = 0; sample < s.batch; sample++)
         for (int64_t column = 0; column < s.dim; column += COLUMNS) {
             if (s.dim - column >= COLUMNS)
-                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h), gate,
-                                      s, sample, column, COLUMNS);
+                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h),
+                                      gate, s, sample, column, COLUMNS);
             else
-                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h), gate,
-                                      s, sample, column, s.dim - column);
+                gate_backward_columns(act_f32(dh), dgate, act_const_f32(dout), act_const_f32(h),
+                                      gate, s, sample, column, s.dim - column);
         }
 }

@@ -21,8 +21,9 @@ static void rotate_stretch(float *out, const float *in, const float *cs, int64_t
     int64_t i = 0;
     for (; i + STEP <= n; i += STEP) {
         Pairs x = *(const Pairs *)(in + i), c = *(const Pairs *)(cs + i);
-        *(Pairs *)(out + i) = x * __builtin_shuffle(c, first) +
-                              __builtin_shuffle(x, swapped) * (__builtin_shuffle(c, second) * signs);
+        *(Pairs *)(out + i) =
+            x * __builtin_shuffle(c, first) +
+            __builtin_shuffle(x, swapped) * (__builtin_shuffle(c, second) * signs);
     }
     for (; i < n; i += 2) {
         float a = in[i], b = in[i + 1], cosine = cs[i], sine = sign * cs[i + 1];
@@ -35,14 +36,15 @@ static void rotate_stretch(float *out, const float *in, const float *cs, int64_t
 static void rotate(float *out, const float *in, const float *cs, int64_t first, int64_t n,
                    int64_t head_dim, float sign) {
     for (int64_t j = 0; j < n;) {
-        int64_t at = (first + j) % head_dim, stretch = head_dim - at < n - j ? head_dim - at : n - j;
+        int64_t at = (first + j) % head_dim,
+                stretch = head_dim - at < n - j ? head_dim - at : n - j;
         rotate_stretch(out + j, in + j, cs + at, stretch, sign);
         j += stretch;
     }
 }
 
-void cpu_qk_norm_forward(const struct Backend *be, Act *y, float *rstd, const Act *x, const float *w,
-                         const float *cos_sin, struct QkNormShape s) {
+void cpu_qk_norm_forward(const struct Backend *be, Act *y, float *rstd, const Act *x,
+                         const float *w, const float *cos_sin, struct QkNormShape s) {
     (void)be;
     int64_t head_dim = s.dim / s.heads;
 #pragma omp parallel for schedule(static)
@@ -55,8 +57,7 @@ void cpu_qk_norm_forward(const struct Backend *be, Act *y, float *rstd, const Ac
         rstd[row] = r;
 #pragma omp simd
         for (int64_t j = 0; j < s.dim; j++) yr[j] = xr[j] * r * w[j];
-        if (cos_sin)
-            rotate(yr, yr, cos_sin + row % s.tokens * head_dim, 0, s.dim, head_dim, 1.0f);
+        if (cos_sin) rotate(yr, yr, cos_sin + row % s.tokens * head_dim, 0, s.dim, head_dim, 1.0f);
     }
 }
 
@@ -80,10 +81,9 @@ static void qk_norm_dx(float *dx, const float *dy, const float *x, float r, cons
 enum { COLUMNS = 128, RUN = 128 };
 
 /* n <= COLUMNS columns of dw; a constant n keeps the sums in registers. */
-static inline __attribute__((always_inline)) void qk_norm_dw(float *dw, const float *dy, const float *x,
-                                                             const float *rstd, const float *cos_sin,
-                                                             struct QkNormShape s, int64_t column,
-                                                             int64_t n) {
+static inline __attribute__((always_inline)) void
+qk_norm_dw(float *dw, const float *dy, const float *x, const float *rstd, const float *cos_sin,
+           struct QkNormShape s, int64_t column, int64_t n) {
     int64_t rows = s.batch * s.tokens, head_dim = s.dim / s.heads;
     double total[COLUMNS] = {0};
     for (int64_t run = 0; run < rows; run += RUN) {
@@ -93,7 +93,8 @@ static inline __attribute__((always_inline)) void qk_norm_dw(float *dw, const fl
             const float *dz = dy + row * s.dim + column, *xr = x + row * s.x_stride + column;
             float r = rstd[row];
             if (cos_sin) {
-                rotate(rotated, dz, cos_sin + row % s.tokens * head_dim, column, n, head_dim, -1.0f);
+                rotate(rotated, dz, cos_sin + row % s.tokens * head_dim, column, n, head_dim,
+                       -1.0f);
                 dz = rotated;
             }
 #pragma omp simd

@@ -1,10 +1,9 @@
-/* For each k a tile loads TILE_VECTORS vectors of a row of B and broadcasts TILE_ROWS elements of A:
- * 10 loads for 24 multiply-adds of 16 lanes.  gcc's vector types make the sums registers; on loops
- * over plain floats it does not find this arrangement. */
+/* For each k a tile loads TILE_VECTORS vectors of a row of B and broadcasts TILE_ROWS elements of
+ * A: 10 loads for 24 multiply-adds of 16 lanes.  gcc's vector types make the sums registers; on
+ * loops over plain floats it does not find this arrangement. */
 #include "kernels/cpu/tile_gemm.h"
 
 #include <stddef.h>
-
 
 enum { WIDEST_TILE = 4 }; /* TILE_VECTORS is at most this */
 
@@ -31,18 +30,21 @@ static inline __attribute__((always_inline)) void store(float *c, const float *d
 
 /* `rows` and `vectors` are constants where this is called; the last vector of C has `last_lanes`
  * columns. */
-static inline __attribute__((always_inline)) void tile(int rows, int vectors, const struct Product *p,
-                                                       const float *a, const float *b, const float *d,
-                                                       float *c, int64_t last_lanes) {
+static inline __attribute__((always_inline)) void tile(int rows, int vectors,
+                                                       const struct Product *p, const float *a,
+                                                       const float *b, const float *d, float *c,
+                                                       int64_t last_lanes) {
     Vector sum[TILE_ROWS][WIDEST_TILE] = {0};
-    /* While the sums run, the tile of C travels here; rows far apart are beyond what hardware foresees. */
+    /* While the sums run, the tile of C travels here; rows far apart are beyond what hardware
+     * foresees. */
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) __builtin_prefetch(c + i * p->ldc + v * TILE_LANES, 1);
     for (int64_t k = 0; k < p->k; k++) {
         Vector bk[WIDEST_TILE];
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) bk[v] = *(const Vector *)(b + k * p->ldb + v * TILE_LANES);
+        for (int v = 0; v < vectors; v++)
+            bk[v] = *(const Vector *)(b + k * p->ldb + v * TILE_LANES);
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
             float ai = a[i * p->a.row + k * p->a.column];
@@ -68,12 +70,16 @@ typedef void TileFunction(const struct Product *p, const float *a, const float *
     }
 #define TILE_FUNCTIONS(rows)                                                                       \
     TILE_FUNCTION(rows, 1) TILE_FUNCTION(rows, 2) TILE_FUNCTION(rows, 3) TILE_FUNCTION(rows, 4)
+/* clang-format off */
 #define TILE_ENTRIES(rows) {tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4}
-TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3) TILE_FUNCTIONS(4) TILE_FUNCTIONS(5)
-TILE_FUNCTIONS(6)
+TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3)
+TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
 
-static TileFunction *const tiles[TILE_ROWS][WIDEST_TILE] = {TILE_ENTRIES(1), TILE_ENTRIES(2), TILE_ENTRIES(3),
-                                                  TILE_ENTRIES(4), TILE_ENTRIES(5), TILE_ENTRIES(6)};
+static TileFunction *const tiles[TILE_ROWS][WIDEST_TILE] = {
+    TILE_ENTRIES(1), TILE_ENTRIES(2), TILE_ENTRIES(3),
+    TILE_ENTRIES(4), TILE_ENTRIES(5), TILE_ENTRIES(6),
+};
+/* clang-format on */
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -88,7 +94,7 @@ void tile_gemm(int64_t m, int64_t n, int64_t k, float alpha, struct TileOperand 
         int64_t last_lanes = columns - (vectors - 1) * TILE_LANES;
         for (int64_t row = 0; row < m; row += TILE_ROWS)
             tiles[smaller(TILE_ROWS, m - row) - 1][vectors - 1](
-                &p, a.at + row / TILE_ROWS * a.tile, b + column, d.at ? d.at + row * d.row + column : NULL,
-                c + row * ldc + column, last_lanes);
+                &p, a.at + row / TILE_ROWS * a.tile, b + column,
+                d.at ? d.at + row * d.row + column : NULL, c + row * ldc + column, last_lanes);
     }
 }

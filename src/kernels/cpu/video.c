@@ -9,8 +9,8 @@
 
 enum { BLOCKS = 16 }; /* Philox blocks, of four normals each, that vectors work on side by side */
 
-/* Normals of the blocks first, first + 1, ... by Box and Muller's transform: words 0 and 1 of a block
- * give its first two, words 2 and 3 the others. */
+/* Normals of the blocks first, first + 1, ... by Box and Muller's transform: words 0 and 1 of a
+ * block give its first two, words 2 and 3 the others. */
 static void normals_of_blocks(float out[4 * BLOCKS], uint64_t seed, uint32_t first, uint32_t sample,
                               uint64_t stream) {
     float uniform[4][BLOCKS], normal[4][BLOCKS];
@@ -87,7 +87,8 @@ static void patches_move(float *tokens, float *video, struct PatchShape s, bool 
     int64_t pt = s.patch[0], ph = s.patch[1], pw = s.patch[2], volume = pt * ph * pw;
     int64_t nf = s.frames / pt, nh = s.height / ph, nw = s.width / pw;
     int64_t token_elems = s.channels * volume;
-    int64_t channel_step = s.channels_last ? 1 : volume, offset_step = s.channels_last ? s.channels : 1;
+    int64_t channel_step = s.channels_last ? 1 : volume,
+            offset_step = s.channels_last ? s.channels : 1;
 #pragma omp parallel for schedule(static) collapse(2)
     for (int64_t b = 0; b < s.batch; b++)
         for (int64_t f = 0; f < nf; f++)
@@ -97,7 +98,11 @@ static void patches_move(float *tokens, float *video, struct PatchShape s, bool 
                     for (int64_t c = 0; c < s.channels; c++)
                         for (int64_t i = 0; i < pt * ph; i++) {
                             int64_t frame = f * pt + i / ph, row = h * ph + i % ph;
-                            float *line = video + (((b * s.channels + c) * s.frames + frame) * s.height + row) * s.width + w * pw;
+                            float *line =
+                                video +
+                                (((b * s.channels + c) * s.frames + frame) * s.height + row) *
+                                    s.width +
+                                w * pw;
                             float *t = token + c * channel_step + i * pw * offset_step;
                             for (int64_t x = 0; x < pw; x++) {
                                 if (gather)

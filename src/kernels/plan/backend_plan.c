@@ -1,6 +1,6 @@
-/* The backend that computes nothing.  It hands out addresses that nobody may read and only counts what
- * an operation would cost, so that the very step code that trains also tells, run over it with a
- * measuring arena, how much memory and arithmetic the step takes.  Downloads read as zero. */
+/* The backend that computes nothing.  It hands out addresses that nobody may read and only counts
+ * what an operation would cost, so that the very step code that trains also tells, run over it with
+ * a measuring arena, how much memory and arithmetic the step takes.  Downloads read as zero. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +26,8 @@ static void plan_download_zeros(const struct Backend *be, void *host, const void
     memset(host, 0, (size_t)n_bytes);
 }
 
-/* Addresses that differ from each other and from those of a measuring arena: code may compare them. */
+/* Addresses that differ from each other and from those of a measuring arena: code may compare them.
+ */
 static const uintptr_t fake_memory = (uintptr_t)1 << 62;
 
 static void *plan_memory_alloc(const struct Backend *be, int64_t n_bytes) {
