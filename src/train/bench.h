@@ -33,6 +33,9 @@ bool bench_report_write(const struct BenchReport *report, const char *path, stru
 /* Wall seconds of run(context): one call to warm up, then at least three and until the report's
  * `seconds` have gone by; the median of these, or the least. */
 double bench_time(const struct BenchReport *report, void (*run)(void *context), void *context);
+/* The least of these in any case: a peak is what was reached once. */
+double bench_least_time(const struct BenchReport *report, void (*run)(void *context),
+                        void *context);
 /* The same choice among n > 0 measured values, which it sorts. */
 double bench_choose(const struct BenchReport *report, double *values, int n);
 
@@ -48,10 +51,14 @@ void bench_gemm(struct BenchReport *report, const struct Backend *be,
 void bench_block(struct BenchReport *report, const struct Backend *be,
                  const struct ModelConfig *model, int64_t batch, struct VideoShape video);
 
+/* An error if the configuration's step at this shape does not fit this machine's memory. */
+bool bench_fits(const struct Config *config, struct VideoShape video, enum Dtype act_dtype,
+                struct Error *err);
+
 /* Every kind of step of the configuration's stage on random data, with fresh weights: its phases,
- * and its operations by time.  An error if the run does not fit this machine's memory. */
-bool bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
-                 struct VideoShape video, struct Error *err);
+ * and its operations by time. */
+void bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
+                 struct VideoShape video);
 
 int cmd_bench(int argc, char **argv);
 

@@ -86,21 +86,34 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double bench_choose(const struct BenchReport *report, double *values, int n) {
+static double choose(bool best, double *values, int n) {
     qsort(values, (size_t)n, sizeof *values, compare_doubles);
-    return values[report->best ? 0 : n / 2];
+    return values[best ? 0 : n / 2];
 }
 
-double bench_time(const struct BenchReport *report, void (*run)(void *context), void *context) {
+static double time_runs(double seconds, bool best, void (*run)(void *context), void *context) {
     enum { AT_LEAST = 3, AT_MOST = 1000 };
     double times[AT_MOST], begin = wall_seconds();
     int n = 0;
     run(context);
-    for (double now = begin; n < AT_MOST && (n < AT_LEAST || now - begin < report->seconds); n++) {
+    for (double now = begin; n < AT_MOST && (n < AT_LEAST || now - begin < seconds); n++) {
         double start = wall_seconds();
         run(context);
         now = wall_seconds();
         times[n] = now - start;
     }
-    return bench_choose(report, times, n);
+    return choose(best, times, n);
+}
+
+double bench_choose(const struct BenchReport *report, double *values, int n) {
+    return choose(report->best, values, n);
+}
+
+double bench_time(const struct BenchReport *report, void (*run)(void *context), void *context) {
+    return time_runs(report->seconds, report->best, run, context);
+}
+
+double bench_least_time(const struct BenchReport *report, void (*run)(void *context),
+                        void *context) {
+    return time_runs(report->seconds, true, run, context);
 }

@@ -196,8 +196,10 @@ static void bench_kind(struct BenchReport *report, struct StepBench *b, enum Ste
     report_step(report, b, kind);
 }
 
-static bool check_memory(const struct MemoryPlan *plan, struct Error *err) {
-    double need = (double)memory_plan_total(plan);
+bool bench_fits(const struct Config *config, struct VideoShape video, enum Dtype act_dtype,
+                struct Error *err) {
+    struct MemoryPlan plan = memory_plan_make(config, video, config->train.micro_batch, act_dtype);
+    double need = (double)memory_plan_total(&plan);
     double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     return need < have || error_set(err,
                                     "bench: the step needs %.1f GB, this machine has %.1f GB; "
@@ -205,11 +207,10 @@ static bool check_memory(const struct MemoryPlan *plan, struct Error *err) {
                                     1e-9 * need, 1e-9 * have);
 }
 
-bool bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
-                 struct VideoShape video, struct Error *err) {
+void bench_steps(struct BenchReport *report, const struct Backend *be, const struct Config *config,
+                 struct VideoShape video) {
     int64_t batch = config->train.micro_batch;
     struct MemoryPlan plan = memory_plan_make(config, video, batch, be->act_dtype);
-    if (!check_memory(&plan, err)) return false;
     struct StepBench *b = xmalloc(sizeof *b);
     step_bench_init(b, be, config, video, batch, plan.step);
     bench_kind(report, b, step_kind_at(config, 0));
@@ -217,5 +218,4 @@ bool bench_steps(struct BenchReport *report, const struct Backend *be, const str
         bench_kind(report, b, step_kind_at(config, 1));
     step_bench_free(b);
     free(b);
-    return true;
 }

@@ -73,36 +73,37 @@ static bool read_config(struct Config *config, const struct Operands *operands,
     return config_check(config, err) && config_check_video(config, &video, err);
 }
 
-static bool measure(struct BenchReport *report, const struct BenchFlags *flags,
-                    const struct Config *config, struct VideoShape video, struct Error *err) {
+static void measure(struct BenchReport *report, const struct BenchFlags *flags,
+                    const struct Backend *be, const struct Config *config,
+                    struct VideoShape video) {
     const struct ModelConfig *model = config ? &config->model : NULL;
     int64_t batch = config ? config->train.micro_batch : 1;
-    struct Backend *be = backend_cpu_create();
-    bool ok = true;
     bench_machine(report);
     if (wanted(flags, "gemm")) bench_gemm(report, be, model, batch, video);
     if (wanted(flags, "block")) {
         bench_block(report, be, &middle_model, 1, middle_video);
         if (model) bench_block(report, be, model, batch, video);
     }
-    if (config && wanted(flags, "step")) ok = bench_steps(report, be, config, video, err);
-    be->destroy(be);
-    return ok;
+    if (config && wanted(flags, "step")) bench_steps(report, be, config, video);
 }
 
 static bool bench(const struct BenchFlags *flags, const struct Operands *operands,
                   struct Error *err) {
     struct VideoShape video = {flags->frames, flags->height, flags->width};
+    bool configured = operands->n > 0;
     struct Config config;
     config_init(&config);
+    struct Backend *be = backend_cpu_create();
     struct BenchReport *report =
         bench_report_create(flags->seconds, strcmp(flags->of, "best") == 0);
-    bool ok = operands->n == 0 || read_config(&config, operands, video, err);
-    if (ok && operands->n == 0 && strcmp(flags->what, "step") == 0)
+    bool ok = !configured || (read_config(&config, operands, video, err) &&
+                              bench_fits(&config, video, be->act_dtype, err));
+    if (ok && !configured && strcmp(flags->what, "step") == 0)
         ok = error_set(err, "bench: --what step needs a CONFIG; usage: %s", bench_table.usage);
-    ok = ok && measure(report, flags, operands->n ? &config : NULL, video, err);
+    if (ok) measure(report, flags, be, configured ? &config : NULL, video);
     ok = ok && (!flags->json || bench_report_write(report, flags->json, err));
     bench_report_destroy(report);
+    be->destroy(be);
     config_free(&config);
     return ok;
 }

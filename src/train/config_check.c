@@ -132,6 +132,8 @@ static bool check_model(const struct Config *config, struct Error *err) {
          "model.dim must be a multiple of model.num_heads"},
         {m->dim / m->num_heads % 2 == 0, "model.dim model.num_heads",
          "the width of a head, model.dim / model.num_heads, must be even for the rotary embedding"},
+        {m->dim / m->num_heads <= 512, "model.dim model.num_heads",
+         "the width of a head, model.dim / model.num_heads, must be at most 512"},
         {m->freq_dim % 2 == 0, "model.freq_dim",
          "model.freq_dim must be even: half of it are cosines, half sines"},
         {!flow || m->in_dim == m->out_dim, "model.in_dim model.out_dim",
