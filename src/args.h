@@ -32,6 +32,18 @@ struct Arg {
     const char *help;
 };
 
+/* Rows of a table for fields of `values` (a struct type). */
+#define ARG_INT_ROW(values, flag, field, standard, least, most, text)                              \
+    {                                                                                              \
+        .name = flag, .type = ARG_INT, .offset = offsetof(values, field), .fallback = standard,    \
+        .min = least, .max = most, .help = text                                                    \
+    }
+#define ARG_TEXT_ROW(values, flag, field, standard, text)                                          \
+    {                                                                                              \
+        .name = flag, .type = ARG_TEXT, .offset = offsetof(values, field), .fallback = standard,   \
+        .help = text                                                                               \
+    }
+
 struct ArgTable {
     const char *usage; /* "tmd data video [flags] VIDEO..." */
     const char *help;  /* what the command does, for --help */

@@ -20,16 +20,8 @@ struct Flags {
     double fps;
 };
 
-#define INT_FLAG(flag, field, standard, least, most, text)                                         \
-    {                                                                                              \
-        .name = flag, .type = ARG_INT, .offset = offsetof(struct Flags, field),                    \
-        .fallback = standard, .min = least, .max = most, .help = text                              \
-    }
-#define TEXT_FLAG(flag, field, standard, text)                                                     \
-    {                                                                                              \
-        .name = flag, .type = ARG_TEXT, .offset = offsetof(struct Flags, field),                   \
-        .fallback = standard, .help = text                                                         \
-    }
+#define INT_FLAG(...) ARG_INT_ROW(struct Flags, __VA_ARGS__)
+#define TEXT_FLAG(...) ARG_TEXT_ROW(struct Flags, __VA_ARGS__)
 
 static const struct Arg ARGS[] = {
     TEXT_FLAG("out", out, NULL, "the dataset to write"),
