@@ -10,6 +10,10 @@
 
 #include <stdbool.h>
 
+#ifdef __cplusplus
+extern "C" { /* kernels are C++ */
+#endif
+
 enum ExitCode {
     EXIT_OK = 0,
     EXIT_FAILED = 1,      /* the work was done and its verdict is "no" (a tolerance, a check) */
@@ -35,8 +39,8 @@ int error_report(const struct Error *err);
 /* What ends all ranks; set once by the communicator, before any thread starts.  Default: abort(). */
 void fatal_set_handler(int rank, void (*end_all_ranks)(int exit_code));
 
-_Noreturn void fatal_at(const char *file, int line, const char *expression, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void fatal_at(const char *file, int line, const char *expression, const char *format, ...)
+    __attribute__((noreturn, format(printf, 4, 5)));
 
 #define TMD_CHECK(expression, ...)                                                                 \
     do {                                                                                           \
@@ -50,5 +54,9 @@ void *xrealloc(void *old, unsigned long n_bytes) __attribute__((returns_nonnull)
 char *xstrdup(const char *text) __attribute__((returns_nonnull));
 /* printf into fresh memory that the caller frees. */
 char *xprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -56,6 +56,7 @@ struct Backend {
     COMPUTE_OPS(BACKEND_MEMBER)
     void *(*memory_alloc)(const struct Backend *be, int64_t n_bytes); /* 64-byte aligned, zeroed */
     void (*memory_free)(const struct Backend *be, void *memory);
+    void (*finish)(const struct Backend *be); /* waits until all operations so far are done */
     void (*destroy)(struct Backend *be);
 };
 

@@ -1,11 +1,11 @@
-/* What the Conv3D discriminator is made of; activations [B, C, F, H, W]. */
+/* What the convolutional discriminators are made of; activations [B, C, F, H, W]. */
 #ifndef TMD_OPS_CONV_H
 #define TMD_OPS_CONV_H
 
 struct ConvShape {
     int64_t batch, in_channels, out_channels;
-    int64_t in[3], out[3];             /* frames, rows, columns; out = (in + 2 padding - kernel) / stride + 1 */
-    int64_t kernel[3], stride[3], padding;
+    /* each over frames, rows, columns; out = (in + 2 padding - kernel) / stride + 1 */
+    int64_t in[3], out[3], kernel[3], stride[3], padding[3];
 };
 
 /* Group norm over (C / groups) channels and all positions, affine per channel, then leaky ReLU:

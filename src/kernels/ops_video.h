@@ -11,7 +11,9 @@ struct PatchShape {
     bool channels_last; /* a token vector's order: (c, pt, ph, pw), or (pt, ph, pw, c) when true */
 };
 
-/* normal_fill: independent N(0, 1), a function of (seed, stream, first_sample + b, position) only.
+/* normal_fill: independent N(0, 1), a function of (seed, stream, first_sample + b, position) only:
+ *     elements 4 k .. 4 k + 3 of a sample come from block k of Philox, keyed by seed and counted by
+ *     (k, sample, stream), two from each pair of its words by Box and Muller's transform.
  * combine: out[b] = sum_k coef[k B + b] in[k][b]; coef is HOST memory [n_terms, B]; out may be one of
  *     the inputs; an input whose coefficient is 0 is still read. */
 #define VIDEO_OPS(OP)                                                                              \

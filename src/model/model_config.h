@@ -32,7 +32,15 @@ struct StudentConfig {
     double fusion_gate_init;
 };
 
+enum DiscriminatorType {
+    DISCRIMINATOR_CONV3D,
+    DISCRIMINATOR_SEPARABLE,
+    DISCRIMINATOR_ATTENTION,
+    DISCRIMINATOR_NONE /* stage two goes without one */
+};
+
 struct DiscriminatorConfig {
+    enum DiscriminatorType type;
     struct IntList features; /* blocks whose outputs are tapped, one head each, ascending */
     int64_t channels[3];
     int64_t mlp_dim;

@@ -16,7 +16,6 @@ void wan_head_forward(const struct ModelConfig *c, const struct Weights *w,
                       const float *e, struct Arena *arena, struct HeadTape *tape) {
     const struct Backend *be = w->be;
     struct LinearShape shape = head_linear(c, g, batch);
-    const float *modulation = weight_f32(w, head_param(c, HEAD_MODULATION));
     tape->x = x;
     tape->h = arena_act(arena, shape.rows * c->dim);
     tape->mean = arena_f32(arena, shape.rows);
@@ -26,6 +25,7 @@ void wan_head_forward(const struct ModelConfig *c, const struct Weights *w,
     int64_t mark = arena_mark(arena);
     Act *patches = arena_act(arena, shape.rows * shape.n_out);
     unit_acquire(w, unit_head(c));
+    const float *modulation = weight_f32(w, head_param(c, HEAD_MODULATION));
     be->rows_add(be, tape->shift, e, c->dim, modulation, batch, c->dim);
     be->rows_add(be, tape->scale, e, c->dim, modulation + c->dim, batch, c->dim);
     be->layer_norm_forward(be, tape->h, tape->mean, tape->rstd, x, tape->scale, tape->shift,

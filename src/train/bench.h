@@ -12,9 +12,9 @@
 
 struct BenchReport;
 
-/* `seconds`: how long each measurement goes on at least.  `best`: its fastest run counts, not the
+/* `be`: what is measured; its work is waited for.  `seconds`: how long each measurement goes on at least.  `best`: its fastest run counts, not the
  * median; on a machine that does other work the median is mostly that work. */
-struct BenchReport *bench_report_create(double seconds, bool best);
+struct BenchReport *bench_report_create(const struct Backend *be, double seconds, bool best);
 void bench_report_destroy(struct BenchReport *report);
 double bench_report_seconds(const struct BenchReport *report);
 /* What shares are told of; before it is set there are none. */
@@ -26,7 +26,7 @@ void bench_section(struct BenchReport *report, const char *format, ...)
 /* A row; the numbers are those of all `calls` together. */
 void bench_row(struct BenchReport *report, const char *name, struct OpTally tally);
 
-/* {"threads", "of": "median" or "best", "peak_flops", "sections": [{"name", "rows": [{"name",
+/* {"backend", "precision", "threads", "of": "median" or "best", "peak_flops", "sections": [{"name", "rows": [{"name",
  * "calls", "seconds", "flops", "bytes"}]}]} */
 bool bench_report_write(const struct BenchReport *report, const char *path, struct Error *err);
 
@@ -39,8 +39,12 @@ double bench_least_time(const struct BenchReport *report, void (*run)(void *cont
 /* The same choice among n > 0 measured values, which it sorts. */
 double bench_choose(const struct BenchReport *report, double *values, int n);
 
-/* Fused multiply-adds of all threads and of one (which is the peak), and copying memory. */
-void bench_machine(struct BenchReport *report);
+/* What sets the peak, and copying memory.  The CPU's peak: fused multiply-adds of all threads, from
+ * registers.  A device's: its largest matrix product. */
+void bench_machine(struct BenchReport *report, const struct Backend *be);
+/* Seconds and cost of y = x W^T of that shape. */
+struct OpTally bench_product(struct BenchReport *report, const struct Backend *be,
+                             struct LinearShape shape);
 
 /* Matrix products as linear layers need them, y = x W^T, dx = dy W, dW = dy^T x: squares from 512
  * to 2048 and, where there is a model, its own layers at `batch` samples of `video`. */

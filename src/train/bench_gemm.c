@@ -42,19 +42,37 @@ static Act *random_acts(const struct Backend *be, int64_t n_elems) {
     return acts;
 }
 
+static struct Product product_alloc(const struct Backend *be, struct LinearShape s) {
+    return (struct Product){.be = be,
+                            .shape = s,
+                            .x = random_acts(be, s.rows * s.n_in),
+                            .w = random_acts(be, s.n_out * s.n_in),
+                            .y = random_acts(be, s.rows * s.n_out),
+                            .bias = random_acts(be, s.n_out),
+                            .dw = be->memory_alloc(be, s.n_out * s.n_in * (int64_t)sizeof(float))};
+}
+
+static void product_free(struct Product *p) {
+    void *memory[] = {p->x, p->w, p->y, p->bias, p->dw};
+    for (int i = 0; i < 5; i++) p->be->memory_free(p->be, memory[i]);
+}
+
+struct OpTally bench_product(struct BenchReport *report, const struct Backend *be,
+                             struct LinearShape s) {
+    struct Product p = product_alloc(be, s);
+    struct OpCost cost = op_cost_linear_forward(be, p.y, p.x, p.w, p.bias, s);
+    double seconds = bench_time(report, run_forward, &p);
+    product_free(&p);
+    return (struct OpTally){1, seconds, cost.flops, cost.bytes};
+}
+
 static void bench_products(struct BenchReport *report, const struct Backend *be, const char *name,
                            struct LinearShape s) {
     static const struct {
         const char *name;
         void (*run)(void *);
     } forms[] = {{"NT", run_forward}, {"NN", run_backward_input}, {"TN", run_backward_params}};
-    struct Product p = {.be = be,
-                        .shape = s,
-                        .x = random_acts(be, s.rows * s.n_in),
-                        .w = random_acts(be, s.n_out * s.n_in),
-                        .y = random_acts(be, s.rows * s.n_out),
-                        .bias = random_acts(be, s.n_out),
-                        .dw = be->memory_alloc(be, s.n_out * s.n_in * (int64_t)sizeof(float))};
+    struct Product p = product_alloc(be, s);
     struct OpCost costs[] = {op_cost_linear_forward(be, p.y, p.x, p.w, p.bias, s),
                              op_cost_linear_backward_input(be, p.x, p.y, p.w, s, false),
                              op_cost_linear_backward_params(be, p.dw, NULL, p.x, p.y, s)};
@@ -64,8 +82,7 @@ static void bench_products(struct BenchReport *report, const struct Backend *be,
         double seconds = bench_time(report, forms[i].run, &p);
         bench_row(report, row, (struct OpTally){1, seconds, costs[i].flops, costs[i].bytes});
     }
-    void *memory[] = {p.x, p.w, p.y, p.bias, p.dw};
-    for (int i = 0; i < 5; i++) be->memory_free(be, memory[i]);
+    product_free(&p);
 }
 
 void bench_gemm(struct BenchReport *report, const struct Backend *be,

@@ -1,5 +1,4 @@
-/* What the machine can do at most: float32 fused multiply-adds from registers, and copies of memory
- * that no cache holds. */
+/* What the machine can do at most: multiply-adds, and copies of memory that no cache holds. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +54,11 @@ static struct OpTally multiply_adds_tally(const struct BenchReport *report, int 
 enum { COPY_BYTES = 256 << 20 };
 
 struct Copy {
+    const struct Backend *be;
     char *to, *from;
 };
 
-static void run_copy(void *context) {
+static void run_host_copy(void *context) {
     struct Copy *copy = context;
 #pragma omp parallel
     {
@@ -68,18 +68,43 @@ static void run_copy(void *context) {
     }
 }
 
-void bench_machine(struct BenchReport *report) {
+static void run_device_copy(void *context) {
+    struct Copy *copy = context;
+    copy->be->copy(copy->be, copy->to, copy->from, COPY_BYTES);
+}
+
+static struct OpTally copy_tally(const struct BenchReport *report, const struct Backend *be,
+                                 void (*run)(void *context)) {
+    struct Copy copy = {be, be->memory_alloc(be, COPY_BYTES), be->memory_alloc(be, COPY_BYTES)};
+    struct OpTally tally = {1, bench_time(report, run, &copy), 0.0, 2.0 * COPY_BYTES};
+    be->memory_free(be, copy.to);
+    be->memory_free(be, copy.from);
+    return tally;
+}
+
+static void bench_host(struct BenchReport *report, const struct Backend *be) {
     int n_threads = omp_get_max_threads();
     struct OpTally all = multiply_adds_tally(report, n_threads),
                    one = multiply_adds_tally(report, 1);
     bench_report_set_peak(report, all.flops / all.seconds);
-    struct Copy copy = {xcalloc(COPY_BYTES), xcalloc(COPY_BYTES)};
-    memset(copy.from, 1, COPY_BYTES);
     bench_section(report, "machine, %d thread%s", n_threads, n_threads > 1 ? "s" : "");
     bench_row(report, "multiply-adds, all threads", all);
     bench_row(report, "multiply-adds, one thread", one);
-    bench_row(report, "copy, all threads",
-              (struct OpTally){1, bench_time(report, run_copy, &copy), 0.0, 2.0 * COPY_BYTES});
-    free(copy.to);
-    free(copy.from);
+    bench_row(report, "copy, all threads", copy_tally(report, be, run_host_copy));
+}
+
+static void bench_device(struct BenchReport *report, const struct Backend *be) {
+    enum { LARGE = 8192 };
+    struct OpTally product = bench_product(report, be, (struct LinearShape){LARGE, LARGE, LARGE});
+    bench_report_set_peak(report, product.flops / product.seconds);
+    bench_section(report, "device");
+    bench_row(report, "8192 cubed matrix product", product);
+    bench_row(report, "copy", copy_tally(report, be, run_device_copy));
+}
+
+void bench_machine(struct BenchReport *report, const struct Backend *be) {
+    if (strcmp(be->name, "cpu") == 0)
+        bench_host(report, be);
+    else
+        bench_device(report, be);
 }

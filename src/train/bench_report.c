@@ -11,16 +11,19 @@
 #include "train/phase_timer.h"
 
 struct BenchReport {
+    const struct Backend *be;
     double seconds, peak;
     bool best;
     json_t *root, *rows; /* rows: those of the present section, borrowed */
 };
 
-struct BenchReport *bench_report_create(double seconds, bool best) {
+struct BenchReport *bench_report_create(const struct Backend *be, double seconds, bool best) {
     struct BenchReport *report = xcalloc(sizeof *report);
+    report->be = be;
     report->seconds = seconds;
     report->best = best;
-    report->root = json_pack("{s:i, s:s, s:f, s:[]}", "threads", omp_get_max_threads(), "of",
+    report->root = json_pack("{s:s, s:s, s:i, s:s, s:f, s:[]}", "backend", be->name, "precision",
+                             dtype_name(be->act_dtype), "threads", omp_get_max_threads(), "of",
                              best ? "best" : "median", "peak_flops", 0.0, "sections");
     TMD_CHECK(report->root, "out of memory");
     return report;
@@ -91,14 +94,17 @@ static double choose(bool best, double *values, int n) {
     return values[best ? 0 : n / 2];
 }
 
-static double time_runs(double seconds, bool best, void (*run)(void *context), void *context) {
+static double time_runs(const struct BenchReport *report, bool best, void (*run)(void *context),
+                        void *context) {
     enum { AT_LEAST = 3, AT_MOST = 1000 };
     double times[AT_MOST], begin = wall_seconds();
     int n = 0;
     run(context);
-    for (double now = begin; n < AT_MOST && (n < AT_LEAST || now - begin < seconds); n++) {
+    report->be->finish(report->be);
+    for (double now = begin; n < AT_MOST && (n < AT_LEAST || now - begin < report->seconds); n++) {
         double start = wall_seconds();
         run(context);
+        report->be->finish(report->be);
         now = wall_seconds();
         times[n] = now - start;
     }
@@ -110,10 +116,10 @@ double bench_choose(const struct BenchReport *report, double *values, int n) {
 }
 
 double bench_time(const struct BenchReport *report, void (*run)(void *context), void *context) {
-    return time_runs(report->seconds, report->best, run, context);
+    return time_runs(report, report->best, run, context);
 }
 
 double bench_least_time(const struct BenchReport *report, void (*run)(void *context),
                         void *context) {
-    return time_runs(report->seconds, true, run, context);
+    return time_runs(report, true, run, context);
 }

@@ -10,21 +10,17 @@
 #include "train/phase_timer.h"
 #include "train/trainer.h"
 
-enum BenchPhase { FILL, ZERO, STEP, UPDATE, WHOLE, BENCH_PHASES };
+enum BenchPhase { ZERO, PASS, UPDATE, WHOLE, BENCH_PHASES };
 static const char *const phase_names[BENCH_PHASES] = {
-    "batch: upload, noise, times", "zero gradients", "step: forward, losses, backward",
-    "update: norm, AdamW, EMA", "whole iteration"};
+    "zero gradients", "pass: upload, noise, forward, losses, backward", "update: norm, AdamW, EMA", "whole iteration"};
 
 enum { MAX_ITERATIONS = 200 };
 
 struct StepBench {
     const struct Config *config;
     struct Backend *meter;
-    struct Networks nets;
-    struct BatchBuffers batch;
-    struct Arena arena;
-    struct StepTapes *tapes;
-    double *scratch; /* device: one double */
+    struct Comm *alone;
+    struct Learner learner;
     float *host_video, *host_text;
     int64_t *host_samples;
     int64_t iteration;
@@ -46,34 +42,31 @@ static float *random_host(int64_t n_elems) {
 static void step_bench_init(struct StepBench *b, const struct Backend *be,
                             const struct Config *config, struct VideoShape video, int64_t batch,
                             int64_t arena_bytes) {
-    *b = (struct StepBench){.config = config, .meter = backend_meter_create(be)};
-    networks_init(&b->nets, config, b->meter, networks_plan(config), video);
+    *b = (struct StepBench){.config = config,
+                            .meter = backend_meter_create(be),
+                            .alone = comm_self_create(),
+                            .host_video = random_host(batch * video_elems(video, config->model.in_dim)),
+                            .host_text = random_host(batch * config->model.text_len *
+                                                     config->model.text_dim),
+                            .host_samples = xcalloc((size_t)batch * sizeof *b->host_samples)};
+    learner_init(&b->learner, config, b->meter, b->alone, video, batch, b->host_text, arena_bytes);
+    struct Networks *nets = &b->learner.nets;
     for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!b->nets.plan.present[role]) continue;
-        const struct ParamTable *table = networks_table(&b->nets, (enum Role)role);
+        if (!nets->plan.present[role]) continue;
+        const struct ParamTable *table = networks_table(nets, (enum Role)role);
         float *host = xmalloc((size_t)table->n_elems * sizeof *host);
         params_initialise(table, 1, host);
-        weights_upload(&b->nets.weights[role], host);
+        weights_upload(&nets->weights[role], host);
         free(host);
     }
-    b->host_video = random_host(batch * networks_latent_elems(&b->nets));
-    b->host_text = random_host(batch * networks_text_elems(&b->nets));
-    b->host_samples = xcalloc((size_t)batch * sizeof *b->host_samples);
-    batch_init(&b->batch, &b->nets, batch, b->host_text);
-    arena_init(&b->arena, b->meter, arena_bytes);
-    b->tapes = step_tapes_create();
-    b->scratch = b->meter->memory_alloc(b->meter, sizeof *b->scratch);
 }
 
 static void step_bench_free(struct StepBench *b) {
-    b->meter->memory_free(b->meter, b->scratch);
-    step_tapes_destroy(b->tapes);
-    arena_free(&b->arena);
-    batch_free(&b->batch);
-    networks_free(&b->nets);
+    learner_free(&b->learner);
     free(b->host_samples);
     free(b->host_text);
     free(b->host_video);
+    b->alone->destroy(b->alone);
     b->meter->destroy(b->meter);
 }
 
@@ -91,47 +84,39 @@ static void book(struct StepBench *b, enum BenchPhase phase, struct OpTally *las
     *last_time = wall_seconds();
 }
 
-static void zero_gradients(struct StepBench *b, enum StepKind kind) {
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        struct Weights *w = &b->nets.weights[role];
-        if (b->nets.plan.trained[role] && step_trains(kind, (enum Role)role))
-            b->meter->zero(b->meter, w->grad, w->table->n_elems * (int64_t)sizeof(float));
-    }
-}
-
 static void update(struct StepBench *b, enum StepKind kind) {
     for (int role = 0; role < ROLE_COUNT; role++) {
-        struct Weights *w = &b->nets.weights[role];
-        if (!b->nets.plan.trained[role] || !step_trains(kind, (enum Role)role)) continue;
-        double norm = gradient_norm(w, b->scratch);
-        optimizer_update(b->config, w, (enum Role)role, b->iteration, b->iteration + 1, norm);
+        if (!learner_trains(&b->learner, kind, (enum Role)role)) continue;
+        double norm = learner_gradient_norm(&b->learner, (enum Role)role);
+        learner_update(&b->learner, (enum Role)role, b->iteration, b->iteration + 1, norm);
     }
 }
 
 /* One micro-batch and its update, as in the trainer. */
 static void iterate(struct StepBench *b, enum StepKind kind) {
-    struct StepInputs in = {.batch = b->batch.capacity};
+    struct StepInputs in;
     struct StepResult result;
     struct StepScalar scalars[STEP_MAX_SCALARS];
-    struct StepContext ctx = {.nets = &b->nets,
-                              .arena = &b->arena,
-                              .tapes = b->tapes,
-                              .sample_weight = 1.0 / (double)in.batch,
-                              .last = true};
+    struct Learner *l = &b->learner;
+    struct LearnerPass pass = {.iteration = b->iteration,
+                               .batch = l->batch.capacity,
+                               .last = true,
+                               .host_video = b->host_video,
+                               .host_text = b->host_text,
+                               .host_samples = b->host_samples};
     const struct OpTally *ops = backend_meter_tallies(b->meter);
     struct OpTally last = op_tally_total(ops), before = last;
     for (int op = 0; op < OP_COUNT; op++)
         b->measured.op_seconds[op][b->measured.n] = -ops[op].seconds;
     double begin = wall_seconds(), time = begin;
-    zero_gradients(b, kind);
+    learner_begin(l, kind);
     book(b, ZERO, &last, &time);
-    batch_fill(&b->batch, kind, b->iteration, 0, b->host_video, b->host_text, b->host_samples, &in);
-    book(b, FILL, &last, &time);
-    int64_t mark = arena_mark(&b->arena);
-    step_run(&ctx, kind, &in, &result);
+    int64_t mark = arena_mark(&l->arena);
+    struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);
     step_scalars(&ctx, &result, scalars);
-    arena_release(&b->arena, mark);
-    book(b, STEP, &last, &time);
+    arena_release(&l->arena, mark);
+    learner_sum(l, kind);
+    book(b, PASS, &last, &time);
     update(b, kind);
     book(b, UPDATE, &last, &time);
     book(b, WHOLE, &before, &begin);
@@ -174,7 +159,7 @@ static void report_operations(struct BenchReport *report, struct StepBench *b) {
 static void report_step(struct BenchReport *report, struct StepBench *b, enum StepKind kind) {
     int n = b->measured.n;
     bench_section(report, "%s step: batch %lld x %lld tokens, %d iterations", step_kind_name(kind),
-                  (long long)b->batch.capacity, (long long)b->nets.geometry.tokens, n);
+                  (long long)b->learner.batch.capacity, (long long)b->learner.nets.geometry.tokens, n);
     for (int phase = 0; phase < BENCH_PHASES; phase++) {
         struct OpTally row = per_iteration(b->measured.phases[phase], n);
         row.seconds = bench_choose(report, b->measured.seconds[phase], n);

@@ -5,7 +5,7 @@
 #include "train/bench.h"
 
 struct BenchFlags {
-    const char *what, *json, *of;
+    const char *what, *json, *of, *device, *precision;
     double seconds;
     int64_t frames, height, width;
 };
@@ -29,6 +29,18 @@ static const struct Arg bench_args[] = {
      .fallback = "median",
      .choices = "median|best",
      .help = "which of the repeated runs counts; best: where other work runs beside"},
+    {.name = "device",
+     .type = ARG_CHOICE,
+     .offset = offsetof(struct BenchFlags, device),
+     .fallback = "cpu",
+     .choices = "cpu|cuda",
+     .help = "what is measured; with CONFIG its device.backend counts instead"},
+    {.name = "precision",
+     .type = ARG_CHOICE,
+     .offset = offsetof(struct BenchFlags, precision),
+     .fallback = "bf16",
+     .choices = "bf16|f32",
+     .help = "of activations on cuda; with CONFIG its device.precision counts instead"},
     BENCH_FLAG(json, ARG_TEXT, "", 0, 0, "write the numbers to this file too"),
     BENCH_FLAG(seconds, ARG_REAL, "0.3", 0.001, 3600, "how long to repeat each measurement"),
     BENCH_FLAG(frames, ARG_INT, "4", 1, 1e5, "latent frames of a sample of CONFIG's step"),
@@ -78,7 +90,7 @@ static void measure(struct BenchReport *report, const struct BenchFlags *flags,
                     struct VideoShape video) {
     const struct ModelConfig *model = config ? &config->model : NULL;
     int64_t batch = config ? config->train.micro_batch : 1;
-    bench_machine(report);
+    bench_machine(report, be);
     if (wanted(flags, "gemm")) bench_gemm(report, be, model, batch, video);
     if (wanted(flags, "block")) {
         bench_block(report, be, &middle_model, 1, middle_video);
@@ -87,23 +99,41 @@ static void measure(struct BenchReport *report, const struct BenchFlags *flags,
     if (config && wanted(flags, "step")) bench_steps(report, be, config, video);
 }
 
+static struct BackendChoice choose_backend(const struct BenchFlags *flags,
+                                           const struct Config *config) {
+    if (config) return config_device(config);
+    struct BackendChoice choice = {
+        .kind = strcmp(flags->device, "cuda") == 0 ? BACKEND_CUDA : BACKEND_CPU};
+    dtype_parse(flags->precision, &choice.precision);
+    return choice;
+}
+
+static bool bench_on(const struct BenchFlags *flags, const struct Backend *be,
+                     const struct Config *config, struct VideoShape video, struct Error *err) {
+    if (config && !bench_fits(config, video, be->act_dtype, err)) return false;
+    struct BenchReport *report =
+        bench_report_create(be, flags->seconds, strcmp(flags->of, "best") == 0);
+    measure(report, flags, be, config, video);
+    bool ok = !flags->json || bench_report_write(report, flags->json, err);
+    bench_report_destroy(report);
+    return ok;
+}
+
 static bool bench(const struct BenchFlags *flags, const struct Operands *operands,
                   struct Error *err) {
     struct VideoShape video = {flags->frames, flags->height, flags->width};
     bool configured = operands->n > 0;
     struct Config config;
+    struct Backend *be;
     config_init(&config);
-    struct Backend *be = backend_cpu_create();
-    struct BenchReport *report =
-        bench_report_create(flags->seconds, strcmp(flags->of, "best") == 0);
-    bool ok = !configured || (read_config(&config, operands, video, err) &&
-                              bench_fits(&config, video, be->act_dtype, err));
+    bool ok = !configured || read_config(&config, operands, video, err);
     if (ok && !configured && strcmp(flags->what, "step") == 0)
         ok = error_set(err, "bench: --what step needs a CONFIG; usage: %s", bench_table.usage);
-    if (ok) measure(report, flags, be, configured ? &config : NULL, video);
-    ok = ok && (!flags->json || bench_report_write(report, flags->json, err));
-    bench_report_destroy(report);
-    be->destroy(be);
+    if (ok) ok = backend_open(choose_backend(flags, configured ? &config : NULL), 0, &be, err);
+    if (ok) {
+        ok = bench_on(flags, be, configured ? &config : NULL, video, err);
+        be->destroy(be);
+    }
     config_free(&config);
     return ok;
 }

@@ -2,13 +2,15 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "args.h"
+#include "kernels/backend_open.h"
 #include "train/replay.h"
 
 struct ReplayFlags {
-    const char *out;
+    const char *out, *device, *precision;
     double tolerance;
     int64_t worst;
 };
@@ -18,6 +20,10 @@ static const struct Arg replay_args[] = {
      "write every output and gradient to this safetensors file"},
     {"tol", ARG_REAL, offsetof(struct ReplayFlags, tolerance), "1e-4", 0, 1e9, NULL,
      "largest norm-relative error that passes"},
+    {"device", ARG_CHOICE, offsetof(struct ReplayFlags, device), "cpu", 0, 0, "cpu|cuda",
+     "what computes"},
+    {"precision", ARG_CHOICE, offsetof(struct ReplayFlags, precision), "f32", 0, 0, "f32|bf16",
+     "of activations, on cuda"},
     {"worst", ARG_INT, offsetof(struct ReplayFlags, worst), "5", 1, 1e6, NULL,
      "how many of the worst tensors to print"},
 };
@@ -48,6 +54,20 @@ static bool compare(const struct TensorList *list, const char *expected,
     return true;
 }
 
+/* Runs the case on the device that the flags name. */
+static bool run(const struct ReplayFlags *flags, const char *folder, struct TensorList *list,
+                struct Error *err) {
+    struct BackendChoice choice = {
+        .kind = strcmp(flags->device, "cuda") == 0 ? BACKEND_CUDA : BACKEND_CPU,
+        .deterministic = true};
+    struct Backend *be;
+    dtype_parse(flags->precision, &choice.precision);
+    if (!backend_open(choice, 0, &be, err)) return false;
+    bool ok = replay_run(folder, be, list, err);
+    be->destroy(be);
+    return ok;
+}
+
 int cmd_replay(int argc, char **argv) {
     struct ReplayFlags flags;
     struct Operands operands;
@@ -56,8 +76,7 @@ int cmd_replay(int argc, char **argv) {
     int exit_code;
     if (!args_begin(&replay_table, argc, argv, &flags, &operands, &exit_code)) return exit_code;
 
-    struct Backend *be = backend_cpu_create();
-    bool within = true, ok = replay_run(operands.items[0], be, &list, &err);
+    bool within = true, ok = run(&flags, operands.items[0], &list, &err);
     if (ok && flags.out) ok = tensor_list_write(&list, flags.out, &err);
     char *expected = xprintf("%s/expected.safetensors", operands.items[0]);
     if (ok && access(expected, F_OK) == 0)
@@ -66,7 +85,6 @@ int cmd_replay(int argc, char **argv) {
         printf("%s: %d tensors computed, none expected\n", operands.items[0], list.n);
     free(expected);
     tensor_list_free(&list);
-    be->destroy(be);
     if (!ok) return error_report(&err);
     return within ? EXIT_OK : EXIT_FAILED;
 }

@@ -1,7 +1,8 @@
 /* Ranks: one table of collective operations, and who implements it.
  *
- * `self` is one process alone.  `mpi` is for host memory, over MPI.  All ranks call the same operations
- * in the same order.  This module and its implementations are the only ones that see MPI. */
+ * `self` is one process alone.  `mpi` is for host memory, over MPI.  `nccl` (comm_nccl.h) sums in the
+ * memory of CUDA devices.  All ranks call the same operations in the same order.  This module and its
+ * implementations are the only ones that see MPI and NCCL. */
 #ifndef TMD_COMM_H
 #define TMD_COMM_H
 
@@ -13,11 +14,13 @@
 struct Comm {
     const char *name;
     int rank, n_ranks;
+    int local_rank; /* among the ranks of this host, from 0 */
     void *state;
     /* Begins buffer[i] = sum over ranks, float32 in the backend's memory.  The buffer must not be
      * touched before sums_finish. */
     void (*sum_start)(struct Comm *comm, float *buffer, int64_t n_elems);
-    /* Ends all sums begun.  The order of summation is fixed for a number of ranks. */
+    /* Ends all sums begun: operations of the backend that follow see them.  The order of summation is
+     * fixed for a number of ranks. */
     void (*sums_finish)(struct Comm *comm);
     /* host[i] = sum over ranks, on every rank the same bits. */
     void (*sum_f64)(struct Comm *comm, double *host, int64_t n_elems);

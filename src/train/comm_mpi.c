@@ -70,14 +70,18 @@ static void mpi_end_all_ranks(int exit_code) {
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
-/* An even share of this host's processors, at least one. */
-static void share_threads(void) {
+/* This rank's place among those of its host. */
+static void count_local(int *local_rank, int *n_local) {
     MPI_Comm host;
-    int n_local;
-    if (getenv("OMP_NUM_THREADS")) return;
     MPI_CALL(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
-    MPI_CALL(MPI_Comm_size(host, &n_local));
+    MPI_CALL(MPI_Comm_rank(host, local_rank));
+    MPI_CALL(MPI_Comm_size(host, n_local));
     MPI_CALL(MPI_Comm_free(&host));
+}
+
+/* An even share of this host's processors, at least one. */
+static void share_threads(int n_local) {
+    if (getenv("OMP_NUM_THREADS")) return;
     /* mpirun may have bound this rank to its own cores already; then those are its share */
     int usable = omp_get_num_procs(), online = (int)sysconf(_SC_NPROCESSORS_ONLN);
     int share = usable < online ? usable : online / n_local;
@@ -98,7 +102,9 @@ static struct Comm *comm_mpi_create(void) {
     MPI_CALL(MPI_Comm_rank(MPI_COMM_WORLD, &comm->rank));
     MPI_CALL(MPI_Comm_size(MPI_COMM_WORLD, &comm->n_ranks));
     fatal_set_handler(comm->rank, mpi_end_all_ranks);
-    share_threads();
+    int n_local;
+    count_local(&comm->local_rank, &n_local);
+    share_threads(n_local);
     return comm;
 }
 

@@ -266,3 +266,10 @@ char *config_to_yaml(const struct Config *config) {
     TMD_CHECK(fclose(out) == 0, "out of memory");
     return text;
 }
+
+struct BackendChoice config_device(const struct Config *config) {
+    const struct DeviceConfig *device = &config->device;
+    return (struct BackendChoice){.kind = device->backend,
+                                  .precision = device->precision,
+                                  .deterministic = device->deterministic};
+}

@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #include "error.h"
-#include "kernels/ops_loss.h" /* enum VsdNorm */
+#include "kernels/backend_open.h"
 #include "model/model_config.h"
 
 enum Stage { STAGE_TEACHER, STAGE_KD, STAGE_STAGE1, STAGE_STAGE2 };
@@ -75,6 +75,13 @@ struct TrainConfig {
     int64_t dump_at;      /* iteration whose step is written as a replay case; -1: none */
 };
 
+/* What computes. */
+struct DeviceConfig {
+    enum BackendKind backend;
+    enum Dtype precision;
+    bool deterministic;
+};
+
 struct DataConfig {
     struct StringList files;
     int64_t prefetch; /* batches read ahead */
@@ -122,6 +129,7 @@ struct Config {
     struct OptimizerConfig optimizer;
     struct EmaConfig ema;
     struct TrainConfig train;
+    struct DeviceConfig device;
     struct DataConfig data;
     struct InitConfig init;
     struct CheckpointConfig checkpoint;
@@ -133,6 +141,11 @@ struct Config {
     struct IntList skip_layers; /* top-level key `skip_layers`: replay cases only */
     struct ConfigOrigin *origins; /* one per row of config_keys[], in its order */
 };
+
+/* Whether stage two has a discriminator. */
+static inline bool config_is_adversarial(const struct Config *config) {
+    return config->stage2.gan_weight > 0.0 && config->discriminator.type != DISCRIMINATOR_NONE;
+}
 
 /* All defaults.  A configuration owns its strings: pass it by pointer, free it with config_free. */
 void config_init(struct Config *config);
@@ -162,10 +175,14 @@ bool config_check(const struct Config *config, struct Error *err);
 /* Besides: a training run needs a folder and data. */
 bool config_check_run(const struct Config *config, struct Error *err);
 
-/* What depends on the data's latents: the patches must tile `shape`, and the discriminator's four
- * strided convolutions, which work on the grid of the latents, must leave at least 1 x 1 x 1 of it. */
+/* What depends on the data's latents: the patches must tile `shape`, and a discriminator's four
+ * layers of strided convolutions, which work on the grid of the latents, must leave at least
+ * 1 x 1 x 1 of it. */
 bool config_check_video(const struct Config *config, const struct VideoShape *shape,
                         struct Error *err);
+
+/* The machine that the section device: asks for. */
+struct BackendChoice config_device(const struct Config *config);
 
 /* The resolved configuration as YAML: what config_load reads back to the same bits. */
 void config_print(const struct Config *config, FILE *out);

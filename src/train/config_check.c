@@ -5,6 +5,7 @@
 #include "config.h"
 #include "config_keys.h"
 #include "config_value.h"
+#include "model/discriminator.h"
 
 struct Rule {
     bool holds;
@@ -107,7 +108,7 @@ static bool is_run_of(const struct Config *config, enum Stage stage) {
 }
 
 static bool uses_discriminator(const struct Config *config) {
-    return (parts_in_use(config) & USES_CRITICS) && config->stage2.gan_weight > 0;
+    return (parts_in_use(config) & USES_CRITICS) && config_is_adversarial(config);
 }
 
 /* ---- the networks ---- */
@@ -188,8 +189,9 @@ static bool check_discriminator(const struct Config *config, struct Error *err) 
     const struct DiscriminatorConfig *d = &config->discriminator;
     if (!uses_discriminator(config)) return true;
     const struct Rule rules[] = {
-        {d->features.n > 0, "discriminator.features stage2.gan_weight",
-         "discriminator.features must name at least one block unless stage2.gan_weight is 0"},
+        {d->features.n > 0, "discriminator.features discriminator.type stage2.gan_weight",
+         "discriminator.features must name at least one block unless discriminator.type is none or "
+         "stage2.gan_weight is 0"},
         {is_ascending(&d->features), "discriminator.features",
          "discriminator.features must be strictly ascending"},
         {all_below(&d->features, config->model.num_layers),
@@ -198,7 +200,8 @@ static bool check_discriminator(const struct Config *config, struct Error *err) 
         {config->model.dim % patch_volume(&config->model) == 0, "model.dim model.patch_size",
          "the discriminator spreads a token over its patch, so model.dim must be a multiple of the "
          "patch's volume"},
-        {channels_form_groups(d->channels), "discriminator.channels",
+        {d->type == DISCRIMINATOR_ATTENTION || channels_form_groups(d->channels),
+         "discriminator.channels",
          "each of discriminator.channels up to 32 must be a multiple of its group count, a quarter "
          "of it rounded down"},
     };
@@ -265,32 +268,17 @@ bool config_check_run(const struct Config *config, struct Error *err) {
 
 /* ---- the shape of the data ---- */
 
-/* Kernel and stride of the discriminator's convolutions over frames, rows, columns; padding 1. */
-static const struct {
-    int kernel[3], stride[3];
-} convolutions[4] = {
-    {{3, 4, 4}, {1, 2, 2}},
-    {{3, 4, 4}, {2, 2, 2}},
-    {{3, 3, 3}, {2, 2, 2}},
-    {{3, 3, 3}, {2, 2, 2}},
-};
-
-static bool check_convolutions(const struct Config *config, const struct VideoShape *shape,
-                               struct Error *err) {
-    int64_t grid[3] = {shape->frames, shape->height, shape->width};
-    for (int layer = 0; layer < 4; layer++)
-        for (int axis = 0; axis < 3; axis++) {
-            int64_t room = grid[axis] + 2 - convolutions[layer].kernel[axis];
-            if (room < 0)
-                return error_set(err,
-                                 "stage2.gan_weight is %g, but latents of %lld frames x %lld "
-                                 "rows x %lld columns leave nothing for convolution %d of the "
-                                 "discriminator: expected a larger grid, or the weight 0",
-                                 config->stage2.gan_weight, (long long)shape->frames,
-                                 (long long)shape->height, (long long)shape->width, layer + 1);
-            grid[axis] = room / convolutions[layer].stride[axis] + 1;
-        }
-    return true;
+static bool check_layers(const struct Config *config, const struct VideoShape *shape,
+                         struct Error *err) {
+    enum DiscriminatorType type = config->discriminator.type;
+    int starved = discriminator_starved_layer(type, *shape);
+    return starved < 0 ||
+           error_set(err,
+                     "discriminator.type is %s, but latents of %lld frames x %lld rows x %lld "
+                     "columns leave nothing for layer %d of its convolutions: expected a larger "
+                     "grid, the type attention, or none",
+                     config_enum_name("discriminator.type", (int)type), (long long)shape->frames,
+                     (long long)shape->height, (long long)shape->width, starved + 1);
 }
 
 bool config_check_video(const struct Config *config, const struct VideoShape *shape,
@@ -304,5 +292,5 @@ bool config_check_video(const struct Config *config, const struct VideoShape *sh
                          (long long)patch[0], (long long)patch[1], (long long)patch[2],
                          (long long)shape->frames, (long long)shape->height,
                          (long long)shape->width);
-    return !uses_discriminator(config) || check_convolutions(config, shape, err);
+    return !uses_discriminator(config) || check_layers(config, shape, err);
 }

@@ -75,6 +75,15 @@ static const struct KeyChoice schedules[] = {
     {"constant", SCHEDULE_CONSTANT}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
 static const struct KeyChoice fusions[] = {
     {"gated", FUSION_GATED}, {"concat", FUSION_CONCAT}, {NULL, 0}};
+static const struct KeyChoice backends[] = {
+    {"cpu", BACKEND_CPU}, {"cuda", BACKEND_CUDA}, {NULL, 0}};
+static const struct KeyChoice precisions[] = {
+    {"bf16", DTYPE_BF16}, {"f32", DTYPE_F32}, {NULL, 0}};
+static const struct KeyChoice discriminators[] = {{"conv3d", DISCRIMINATOR_CONV3D},
+                                                  {"separable", DISCRIMINATOR_SEPARABLE},
+                                                  {"attention", DISCRIMINATOR_ATTENTION},
+                                                  {"none", DISCRIMINATOR_NONE},
+                                                  {NULL, 0}};
 static const struct KeyChoice solvers[] = {{"euler", SOLVER_EULER}, {NULL, 0}};
 
 const struct ConfigSection config_sections[] = {
@@ -89,6 +98,7 @@ const struct ConfigSection config_sections[] = {
     {"optimizer", "AdamW and its learning rate"},
     {"ema", "moving average of the weights that are trained"},
     {"train", "the run"},
+    {"device", "what computes"},
     {"data", "the data set"},
     {"init", "weights to start from: a checkpoint, or the folder of a run"},
     {"checkpoint", "what is saved, and for how long"},
@@ -140,11 +150,15 @@ const struct ConfigKey config_keys[] = {
     REAL(student, fusion_gate_init, ANY, "-6",
          "logit of the gate at the start; at -6 the untrained student repeats the teacher"),
 
+    ENUM(discriminator, type, DiscriminatorType, discriminators, "conv3d",
+         "3D convolutions, each split into space and time, or a query that attends to all tokens; "
+         "none: no discriminator, whatever stage2.gan_weight is"),
     INT_LIST(discriminator, features, BLOCK, "[15, 22, 29]",
              "teacher blocks whose outputs are judged, ascending; one head each"),
     INTS(discriminator, channels, WITHIN(1, 65536), "[256, 512, 512]",
-         "channels of the convolutions; the last count holds for two of them"),
-    INT(discriminator, mlp_dim, WITHIN(1, 65536), "256", "hidden width behind the convolutions"),
+         "widths of the four layers, the last two alike; attention has the last alone"),
+    INT(discriminator, mlp_dim, WITHIN(1, 65536), "256",
+        "hidden width of the layers that give a head's logit"),
 
     REAL(teacher, t_shift, ABOVE(0), "5", "shift of the training times; above 1 favours noise"),
     REAL(teacher, text_dropout, SHARE, "0.1", "share of samples trained on the negative prompt"),
@@ -168,7 +182,7 @@ const struct ConfigKey config_keys[] = {
 
     REAL(stage2, guidance, FROM(0), "5", "guidance scale of the teacher; 1: none"),
     REAL(stage2, gan_weight, FROM(0), "0.03",
-         "weight of the adversarial loss; 0: no discriminator"),
+         "weight of the adversarial loss; 0: no discriminator, as with discriminator.type none"),
     ENUM(stage2, vsd_norm, VsdNorm, vsd_norms, "paper",
          "gradient over |fake - teacher| (paper) or over |x - teacher| (dmd2)"),
     REAL(stage2, t_shift, ABOVE(0), "5", "shift of the times at which samples are judged"),
@@ -203,6 +217,12 @@ const struct ConfigKey config_keys[] = {
     INT(train, max_skipped, COUNT(1), "10", "non-finite steps in a row that end the run"),
     INT(train, log_every, COUNT(1), "10", "iterations from one logged line to the next"),
     INT(train, dump_at, COUNT(-1), "-1", "iteration to write as a replay case; -1: none"),
+
+    ENUM(device, backend, BackendKind, backends, "cpu", "cpu, or cuda: one device for each rank"),
+    ENUM(device, precision, Dtype, precisions, "bf16",
+         "cuda: of activations and of weights in products; masters and sums are f32, as is the cpu"),
+    BOOL(device, deterministic, "false",
+         "cuda: the same bits every time, from the attention's backward too"),
 
     STRING_LIST(data, files, "[]", "HDF5 files that together form the data set"),
     INT(data, prefetch, WITHIN(1, 1024), "2", "batches read ahead"),

@@ -10,50 +10,50 @@ int64_t memory_plan_total(const struct MemoryPlan *plan) {
     return total;
 }
 
-/* The step arena's peak over all kinds of steps, and over the passes of a batch that does not divide. */
-static int64_t step_peak(const struct Config *config, struct Networks *nets, int64_t passes_of,
-                         struct StepTapes *tapes) {
-    struct Arena arena;
-    int64_t peak = 0;
+/* The step arena's peak over all kinds of steps. */
+static int64_t step_peak(struct Learner *l) {
+    const struct Config *config = l->config;
     int64_t n_kinds = config->train.stage == STAGE_STAGE2 ? config->stage2.student_every : 1;
     for (int64_t k = 0; k < n_kinds && k < 2; k++) {
         struct StepInputs *in = xcalloc(sizeof *in);
         struct StepResult result;
-        arena_init_measuring(&arena, nets->be);
-        struct StepContext ctx = {
-            .nets = nets, .arena = &arena, .tapes = tapes, .sample_weight = 1.0, .last = true};
-        in->batch = passes_of;
+        struct StepContext ctx = {.nets = &l->nets,
+                                  .arena = &l->arena,
+                                  .tapes = l->tapes,
+                                  .sample_weight = 1.0,
+                                  .last = true};
+        in->batch = l->batch.capacity;
+        for (int64_t b = 0; b < in->batch; b++) in->s[b] = 1.0; /* r < s: the most that a stage does */
+        int64_t mark = arena_mark(&l->arena);
         step_run(&ctx, step_kind_at(config, k), in, &result);
-        if (arena.peak > peak) peak = arena.peak;
+        arena_release(&l->arena, mark);
         free(in);
     }
-    return peak;
+    return l->arena.peak;
 }
 
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
                                    int64_t n_local, enum Dtype act_dtype) {
     struct MemoryPlan plan = {0};
     struct Backend *be = backend_plan_create(act_dtype);
-    struct Networks nets;
-    struct BatchBuffers batch;
+    struct Comm *alone = comm_self_create();
+    struct Learner learner;
     int64_t capacity = n_local < config->train.micro_batch ? n_local : config->train.micro_batch;
-    networks_init(&nets, config, be, networks_plan(config), video);
-    int64_t before = backend_plan_allocated(be);
-    batch_init(&batch, &nets, capacity, NULL);
-    plan.batch = backend_plan_allocated(be) - before;
+    learner_init(&learner, config, be, alone, video, capacity, NULL, -1);
+    const struct Networks *nets = &learner.nets;
+    plan.batch = backend_plan_allocated(be);
     for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!nets.plan.present[role]) continue;
-        int parts = nets.plan.trained[role] ? WEIGHTS_TRAINED : 0;
-        if (role == (int)nets.plan.main && nets.plan.ema) parts |= WEIGHTS_EMA;
-        plan.weights[role] = weights_bytes(be, networks_table(&nets, (enum Role)role), parts);
+        if (!nets->plan.present[role]) continue;
+        int parts = nets->plan.trained[role] ? WEIGHTS_TRAINED : 0;
+        if (role == (int)nets->plan.main && nets->plan.ema) parts |= WEIGHTS_EMA;
+        plan.weights[role] = weights_bytes(be, networks_table(nets, (enum Role)role), parts);
+        plan.batch -= plan.weights[role];
     }
-    struct StepTapes *tapes = step_tapes_create();
-    plan.step = step_peak(config, &nets, capacity, tapes);
-    step_tapes_destroy(tapes);
-    int64_t preview = preview_arena_bytes(&nets);
+    plan.step = step_peak(&learner);
+    int64_t preview = preview_arena_bytes(nets);
     if (preview > plan.step) plan.step = preview;
-    batch_free(&batch);
-    networks_free(&nets);
+    learner_free(&learner);
+    alone->destroy(alone);
     be->destroy(be);
     return plan;
 }

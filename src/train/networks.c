@@ -13,7 +13,7 @@ struct NetworksPlan networks_plan(const struct Config *config) {
     if (stage == STAGE_KD) plan.present[ROLE_TEACHER] = true;
     if (stage == STAGE_STAGE2)
         for (int role = 0; role < ROLE_COUNT; role++) {
-            bool used = role != ROLE_DISCRIMINATOR || config->stage2.gan_weight > 0.0;
+            bool used = role != ROLE_DISCRIMINATOR || config_is_adversarial(config);
             plan.present[role] = used;
             plan.trained[role] = used && role != ROLE_TEACHER;
         }

@@ -28,8 +28,9 @@ static struct NetworksPlan plan_of(const struct Replay *r) {
     struct NetworksPlan plan = {.main = ROLE_STUDENT};
     if (r->kind == REPLAY_STEP) {
         for (int role = 0; role < ROLE_COUNT; role++) {
-            plan.trained[role] = step_trains(r->step, (enum Role)role);
-            plan.present[role] = step_reads(r->step, (enum Role)role);
+            bool used = role != ROLE_DISCRIMINATOR || config_is_adversarial(&r->files.config);
+            plan.trained[role] = used && step_trains(r->step, (enum Role)role);
+            plan.present[role] = used && step_reads(r->step, (enum Role)role);
         }
     } else {
         enum Role role = r->kind == REPLAY_SAMPLE ? ROLE_STUDENT : ROLE_TEACHER;
@@ -83,7 +84,8 @@ static bool run_step(struct Replay *r, struct Error *err) {
                               .arena = &r->arena,
                               .tapes = r->tapes,
                               .sample_weight = 1.0 / (double)r->files.batch,
-                              .last = true};
+                              .last = true,
+                              .all_outputs = true};
     step_run(&ctx, r->step, &in, &result);
     int n_scalars = step_scalars(&ctx, &result, scalars), n_videos = step_videos(&result, videos);
     for (int i = 0; i < n_scalars; i++) {

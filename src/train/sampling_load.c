@@ -81,7 +81,8 @@ static int64_t measure(const struct LoadedSampler *loaded, struct VideoShape vid
 bool loaded_sampler_open(struct LoadedSampler *loaded, const struct Config *config,
                          struct SampledModel model, struct VideoShape video, int64_t batch,
                          struct Error *err) {
-    *loaded = (struct LoadedSampler){.be = backend_cpu_create(), .batch = batch};
+    *loaded = (struct LoadedSampler){.batch = batch};
+    if (!backend_open(config_device(config), 0, &loaded->be, err)) return false;
     init_networks(&loaded->nets, config, model.role, loaded->be, video);
     loaded->sampler = sampler_init(&loaded->nets, model.role, false);
     if (!load_weights(&loaded->nets, model, err)) {

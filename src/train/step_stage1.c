@@ -6,7 +6,8 @@
  *     target = sg(v - (s - r) du/ds),  loss = |u - target|^2 / sg(|u - target|^2 + c)
  *
  * du/ds is the total derivative along the path (y_s + d v, s + d), r fixed, by finite differences that
- * stay inside (r, s_max]; the main feature m is shared by its two passes. */
+ * stay inside (r, s_max]; the main feature m is shared by its two passes.  Where r = s, which is most
+ * samples, its factor is zero, and it is left out. */
 #include "train/step_common.h"
 
 /* v := v_neg + guidance (v - v_neg) for the samples that kept their text. */
@@ -34,34 +35,90 @@ static void guide(const struct StepContext *ctx, const struct StepInputs *in, co
     arena_release(ctx->arena, mark);
 }
 
-/* jvp = du/ds = (head_lo - head_hi) / (s_hi - s_lo), since u = y1 - head. */
-static void total_derivative(const struct StepContext *ctx, const struct StepInputs *in,
-                             struct MainFeature m, const float *y_s, const float *v, float *jvp) {
-    const struct Stage1Config *c = &ctx->nets->config->stage1;
+/* The samples of a batch whose target reads the derivative. */
+struct Picked {
+    int64_t n, index[STUDENT_MAX_BATCH];
+};
+
+static struct Picked pick(const struct StepContext *ctx, const struct StepInputs *in) {
+    struct Picked picked = {0};
+    if (ctx->nets->config->stage1.method == STAGE1_TM) return picked;
+    for (int64_t b = 0; b < in->batch; b++)
+        if (in->r[b] < in->s[b] || ctx->all_outputs) picked.index[picked.n++] = b;
+    return picked;
+}
+
+/* Picked samples of `all`, n_bytes each, side by side. */
+static void gather(const struct StepContext *ctx, const struct Picked *picked, void *side_by_side,
+                   const void *all, int64_t n_bytes) {
+    const struct Backend *be = ctx->nets->be;
+    for (int64_t k = 0; k < picked->n; k++)
+        be->copy(be, (char *)side_by_side + k * n_bytes,
+                 (const char *)all + picked->index[k] * n_bytes, n_bytes);
+}
+
+static float *gather_latents(const struct StepContext *ctx, const struct Picked *picked,
+                             const float *all) {
+    float *latents = step_latents(ctx, picked->n);
+    gather(ctx, picked, latents, all, networks_latent_elems(ctx->nets) * (int64_t)sizeof *all);
+    return latents;
+}
+
+static const Act *gather_rows(const struct StepContext *ctx, const struct Picked *picked,
+                              const Act *all, int64_t rows) {
+    int64_t n = rows * ctx->nets->config->model.dim;
+    Act *side_by_side = arena_act(ctx->arena, picked->n * n);
+    gather(ctx, picked, side_by_side, all, n * dtype_bytes(ctx->nets->be->act_dtype));
+    return side_by_side;
+}
+
+/* head(y_s + (s' - s) v, s', r; m), at the times s' = s + delta. */
+static void head_along_path(const struct StepContext *ctx, struct MainFeature m, int64_t batch,
+                            float *head, const float *y_s, const float *v, const double *s,
+                            const double *delta, const double *r) {
     struct Student student = networks_student(ctx->nets, VIEW_FROZEN);
-    double s_hi[STUDENT_MAX_BATCH], s_lo[STUDENT_MAX_BATCH], up[STUDENT_MAX_BATCH];
-    double down[STUDENT_MAX_BATCH], inverse[STUDENT_MAX_BATCH], minus_inverse[STUDENT_MAX_BATCH];
-    for (int64_t b = 0; b < in->batch; b++) {
-        double s = in->s[b], lo = s - c->fd_delta, hi = s + c->fd_delta;
-        s_hi[b] = hi <= c->s_max ? hi : s;
-        s_lo[b] = lo >= c->s_min && lo > in->r[b] ? lo : s;
-        up[b] = s_hi[b] - s;
-        down[b] = s_lo[b] - s;
-        double width = s_hi[b] - s_lo[b];
-        inverse[b] = width > 0.0 ? 1.0 / width : 0.0;
-        minus_inverse[b] = -inverse[b];
+    double there[STUDENT_MAX_BATCH];
+    for (int64_t b = 0; b < batch; b++) there[b] = s[b] + delta[b];
+    int64_t mark = arena_mark(ctx->arena);
+    float *y = step_latents(ctx, batch);
+    step_combine(ctx, batch, y, 2, (struct Term[]){{y_s, NULL, 1.0}, {v, delta, 0.0}});
+    flow_head_forward(&student, m, batch, head, y, there, r, KEEP_NOTHING, ctx->arena,
+                      &ctx->tapes->passing_head);
+    arena_release(ctx->arena, mark);
+}
+
+/* jvp = du/ds = (head_lo - head_hi) / (s_hi - s_lo), since u = y1 - head; zero where it is not read. */
+static void total_derivative(const struct StepContext *ctx, const struct StepInputs *in,
+                             struct MainFeature m, const float *all_y_s, const float *all_v,
+                             float *jvp) {
+    const struct Stage1Config *c = &ctx->nets->config->stage1;
+    const struct Backend *be = ctx->nets->be;
+    struct Picked picked = pick(ctx, in);
+    int64_t n = picked.n, n_bytes = networks_latent_elems(ctx->nets) * (int64_t)sizeof(float);
+    be->zero(be, jvp, in->batch * n_bytes);
+    if (n == 0) return;
+    double s[STUDENT_MAX_BATCH], r[STUDENT_MAX_BATCH], up[STUDENT_MAX_BATCH], down[STUDENT_MAX_BATCH];
+    double inverse[STUDENT_MAX_BATCH], minus_inverse[STUDENT_MAX_BATCH];
+    for (int64_t k = 0; k < n; k++) {
+        s[k] = in->s[picked.index[k]], r[k] = in->r[picked.index[k]];
+        double lo = s[k] - c->fd_delta, hi = s[k] + c->fd_delta;
+        up[k] = hi <= c->s_max ? c->fd_delta : 0.0;
+        down[k] = lo >= c->s_min && lo > r[k] ? -c->fd_delta : 0.0;
+        double width = up[k] - down[k];
+        inverse[k] = width > 0.0 ? 1.0 / width : 0.0;
+        minus_inverse[k] = -inverse[k];
     }
     int64_t mark = arena_mark(ctx->arena);
-    float *y = step_latents(ctx, in->batch), *head_lo = step_latents(ctx, in->batch);
-    float *head_hi = jvp;
-    step_combine(ctx, in->batch, y, 2, (struct Term[]){{y_s, NULL, 1.0}, {v, up, 0.0}});
-    flow_head_forward(&student, m, in->batch, head_hi, y, s_hi, in->r, KEEP_NOTHING, ctx->arena,
-                      &ctx->tapes->passing_head);
-    step_combine(ctx, in->batch, y, 2, (struct Term[]){{y_s, NULL, 1.0}, {v, down, 0.0}});
-    flow_head_forward(&student, m, in->batch, head_lo, y, s_lo, in->r, KEEP_NOTHING, ctx->arena,
-                      &ctx->tapes->passing_head);
-    step_combine(ctx, in->batch, jvp, 2,
+    float *y_s = gather_latents(ctx, &picked, all_y_s), *v = gather_latents(ctx, &picked, all_v);
+    float *head_hi = step_latents(ctx, n), *head_lo = step_latents(ctx, n);
+    m.tokens = gather_rows(ctx, &picked, m.tokens, ctx->nets->geometry.tokens);
+    m.context = gather_rows(ctx, &picked, m.context, ctx->nets->config->model.text_len);
+    head_along_path(ctx, m, n, head_hi, y_s, v, s, up, r);
+    head_along_path(ctx, m, n, head_lo, y_s, v, s, down, r);
+    step_combine(ctx, n, head_lo, 2,
                  (struct Term[]){{head_lo, inverse, 0.0}, {head_hi, minus_inverse, 0.0}});
+    for (int64_t k = 0; k < n; k++)
+        be->copy(be, (char *)jvp + picked.index[k] * n_bytes, (char *)head_lo + k * n_bytes, n_bytes);
     arena_release(ctx->arena, mark);
 }
 
@@ -95,10 +152,7 @@ void step_stage1(const struct StepContext *ctx, const struct StepInputs *in,
 
     double minus_span[STUDENT_MAX_BATCH];
     for (int64_t b = 0; b < batch; b++) minus_span[b] = in->r[b] - in->s[b];
-    if (config->stage1.method == STAGE1_TM) /* r = s: the derivative's factor is zero */
-        be->zero(be, out->jvp, batch * n * (int64_t)sizeof(float));
-    else
-        total_derivative(ctx, in, m, y_s, out->v, out->jvp);
+    total_derivative(ctx, in, m, y_s, out->v, out->jvp);
     step_combine(ctx, batch, out->target, 2,
                  (struct Term[]){{out->v, NULL, 1.0}, {out->jvp, minus_span, 0.0}});
 

@@ -10,12 +10,11 @@
 /* Buffers for what the teacher's tapped blocks hand out. */
 static struct Taps taps_alloc(const struct StepContext *ctx, int64_t batch) {
     const struct Config *config = ctx->nets->config;
-    const struct ModelConfig *m = &config->model;
-    int64_t volume = m->patch_size[0] * m->patch_size[1] * m->patch_size[2];
+    int64_t channels = discriminator_tap_channels(&config->model);
     struct Taps taps = {.blocks = &config->discriminator.features};
     for (int k = 0; k < taps.blocks->n; k++)
-        taps.videos[k] = arena_act(
-            ctx->arena, batch * video_elems(ctx->nets->geometry.video, m->dim / volume));
+        taps.videos[k] =
+            arena_act(ctx->arena, batch * video_elems(ctx->nets->geometry.video, channels));
     return taps;
 }
 
@@ -104,7 +103,7 @@ void step_student(const struct StepContext *ctx, const struct StepInputs *in,
     struct Student student = networks_student(ctx->nets, VIEW_TRAINED);
     struct Wan teacher = networks_wan(ctx->nets, ROLE_TEACHER, VIEW_FROZEN);
     int64_t batch = in->batch;
-    bool adversarial = config->stage2.gan_weight > 0.0;
+    bool adversarial = ctx->nets->plan.present[ROLE_DISCRIMINATOR];
     float **videos[] = {&out->x_hat, &out->g_fake, &out->g_teacher};
     for (int i = 0; i < 3; i++) *videos[i] = step_latents(ctx, batch);
     out->vsd = arena_f64(ctx->arena, batch);

@@ -1,29 +1,24 @@
 /* A training run: everything it holds, and the loop.
  *
- * The way of a sample: dataset -> loader (a reading thread) -> batch_fill (upload, noises, times) ->
- * step_run (forward, losses, backward, gradients travelling as they are done) -> optimizer_update.
+ * The way of a sample: dataset -> loader (a reading thread) -> learner_pass: batch_fill (upload, noises,
+ * times), step_run (forward, losses, backward, gradients travelling as they are done) -> learner_update.
  * Memory is planned by running the same steps on the plan backend, printed, then allocated once. */
 #ifndef TMD_TRAINER_H
 #define TMD_TRAINER_H
 
 #include "data/loader.h"
-#include "train/batch.h"
-#include "train/grad_sync.h"
+#include "train/learner.h"
 #include "train/metrics.h"
 #include "train/preview.h"
 #include "train/run_state.h"
 
 struct Trainer {
     const struct Config *config;
-    struct Comm *comm;
+    struct Comm *comm;        /* the caller's, for host memory */
+    struct Comm *device_comm; /* for gradients, in the backend's memory */
     struct Backend *be;
     struct Dataset *dataset;
-    struct Networks nets;
-    struct GradSync syncs[ROLE_COUNT];
-    struct BatchBuffers batch;
-    struct Arena arena;
-    struct StepTapes *tapes;
-    double *scratch; /* device: one double */
+    struct Learner learner;
     struct Loader *loader;
     struct Metrics metrics; /* rank 0 */
     struct Preview preview; /* rank 0 */
@@ -34,7 +29,9 @@ struct Trainer {
 
 /* Bytes of device memory of this rank, by what they are for. */
 struct MemoryPlan {
-    int64_t weights[ROLE_COUNT], batch, step; /* step: a preview happens in the same memory */
+    int64_t weights[ROLE_COUNT];
+    int64_t batch; /* and the tables that depend on its shape */
+    int64_t step;  /* a preview happens in the same memory */
 };
 int64_t memory_plan_total(const struct MemoryPlan *plan);
 /* Runs every kind of step of the stage, and a preview, over the plan backend. */

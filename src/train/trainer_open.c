@@ -7,7 +7,19 @@
 #include "train/data_fit.h"
 #include "train/folders.h"
 #include "train/kd_pairs.h"
+#include "train/comm_nccl.h"
 #include "train/trainer.h"
+
+static bool open_device(struct Trainer *t, struct Error *err) {
+    return backend_open(config_device(t->config), t->comm->local_rank, &t->be, err);
+}
+
+/* Once every rank has its device: this one waits for all of them. */
+static bool join_devices(struct Trainer *t, struct Error *err) {
+    (void)err;
+    t->device_comm = comm_for_backend(t->comm, t->be);
+    return true;
+}
 
 /* This rank's samples of every global batch. */
 static bool share_batch(struct Trainer *t, struct Error *err) {
@@ -51,16 +63,11 @@ static bool allocate(struct Trainer *t, struct Error *err) {
     int64_t capacity = t->n_local < config->train.micro_batch ? t->n_local : config->train.micro_batch;
     t->memory_bytes = memory_plan_total(&plan);
     if (t->comm->rank == 0) memory_plan_print(&plan, stdout);
-    networks_init(&t->nets, config, t->be, networks_plan(config), video);
-    for (int role = 0; role < ROLE_COUNT; role++)
-        if (t->nets.plan.trained[role])
-            grad_sync_attach(&t->syncs[role], t->comm, &t->nets.weights[role]);
-    arena_init(&t->arena, t->be, plan.step);
-    t->tapes = step_tapes_create();
-    t->scratch = t->be->memory_alloc(t->be, sizeof *t->scratch);
-    float *negative = xmalloc((size_t)networks_text_elems(&t->nets) * sizeof *negative);
+    int64_t n_text = config->model.text_len * config->model.text_dim;
+    float *negative = xmalloc((size_t)n_text * sizeof *negative);
     bool ok = dataset_read_negative(t->dataset, config->model.text_len, negative, err);
-    if (ok) batch_init(&t->batch, &t->nets, capacity, negative);
+    if (ok)
+        learner_init(&t->learner, config, t->be, t->device_comm, video, capacity, negative, plan.step);
     free(negative);
     return ok;
 }
@@ -80,8 +87,8 @@ static bool load_state(struct Trainer *t, struct Error *err) {
         if (ok) free(path);
     }
     t->comm->broadcast(t->comm, chosen, sizeof chosen, 0);
-    ok = ok && run_init_weights(&t->nets, err);
-    if (ok && *chosen) ok = run_state_load(&t->state, &t->nets, chosen, err);
+    ok = ok && run_init_weights(&t->learner.nets, err);
+    if (ok && *chosen) ok = run_state_load(&t->state, &t->learner.nets, chosen, err);
     if (ok && *chosen && t->comm->rank == 0)
         printf("resumed %s at iteration %lld\n", chosen, (long long)t->state.iteration);
     return ok;
@@ -92,7 +99,7 @@ static bool open_pairs(struct Trainer *t, struct Error *err) {
     struct Dataset *prompts = t->dataset;
     if (t->config->train.stage != STAGE_KD) return true;
     t->dataset = NULL;
-    bool ok = kd_pairs_open(&t->nets, prompts, t->comm, &t->dataset, err);
+    bool ok = kd_pairs_open(&t->learner.nets, prompts, t->comm, &t->dataset, err);
     dataset_close(prompts);
     return ok;
 }
@@ -113,9 +120,9 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {
-        open_data,  make_folders,          open_preview, allocate,
-        load_state, write_resolved_config, open_pairs,   open_streams};
-    *t = (struct Trainer){.config = config, .comm = comm, .be = backend_cpu_create()};
+        open_device,  join_devices, open_data,             make_folders, open_preview,
+        allocate,     load_state,   write_resolved_config, open_pairs,   open_streams};
+    *t = (struct Trainer){.config = config, .comm = comm};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};
         bool ok = phases[i](t, &err);
@@ -128,11 +135,8 @@ void trainer_close(struct Trainer *t) {
     loader_close(t->loader);
     metrics_close(&t->metrics);
     preview_close(&t->preview);
-    if (t->batch.nets) batch_free(&t->batch);
-    if (t->tapes) step_tapes_destroy(t->tapes);
-    if (t->scratch) t->be->memory_free(t->be, t->scratch);
-    arena_free(&t->arena);
-    if (t->nets.be) networks_free(&t->nets);
+    learner_free(&t->learner);
     dataset_close(t->dataset);
-    t->be->destroy(t->be);
+    if (t->device_comm && t->device_comm != t->comm) t->device_comm->destroy(t->device_comm);
+    if (t->be) t->be->destroy(t->be);
 }

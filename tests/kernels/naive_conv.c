@@ -33,9 +33,9 @@ static void visit_taps(const struct Sums *sums, const struct ConvShape *s, int64
     for (int64_t t = 0; t < k[0]; t++)
         for (int64_t r = 0; r < k[1]; r++)
             for (int64_t c = 0; c < k[2]; c++) {
-                int64_t frame = at[0] * s->stride[0] + t - s->padding;
-                int64_t row = at[1] * s->stride[1] + r - s->padding;
-                int64_t column = at[2] * s->stride[2] + c - s->padding;
+                int64_t frame = at[0] * s->stride[0] + t - s->padding[0];
+                int64_t row = at[1] * s->stride[1] + r - s->padding[1];
+                int64_t column = at[2] * s->stride[2] + c - s->padding[2];
                 if (frame < 0 || frame >= in[0] || row < 0 || row >= in[1] || column < 0 ||
                     column >= in[2])
                     continue;

@@ -14,10 +14,6 @@ enum { GUARD_BYTES = 256 };
 /* In any of our types a NaN, and not the one that arithmetic makes. */
 static const uint16_t canary = 0x7ffd;
 
-struct Backend *op_backend(void) {
-    return backend_cpu_create();
-}
-
 int op_run_tests(const char *name, const struct CMUnitTest *tests, size_t n_tests) {
     struct OpSuite suite = {.be = op_backend()};
     struct CMUnitTest with_suite[n_tests];

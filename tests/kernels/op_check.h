@@ -42,7 +42,7 @@ struct OpSuite {
     int64_t n_comparisons, n_bugs_rejected;
 };
 
-/* The backend that the operation tests run on. */
+/* The backend that the operation tests run on: op_backend_cpu.c, or another machine's. */
 struct Backend *op_backend(void);
 
 /* Runs the tests on op_backend(); the exit code of main.  Not 0 when a test failed or nothing was

@@ -6,7 +6,7 @@
 
 static const struct {
     int64_t batch, n_per_sample;
-} shapes[] = {{1, 1}, {1, 5}, {3, 77}, {2, 1025}, {129, 3}, {3, 1500}};
+} shapes[] = {{1, 1}, {1, 5}, {3, 77}, {2, 1025}, {129, 3}, {3, 1500}, {2, 2052}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static void test_squares_sum(void **state) {

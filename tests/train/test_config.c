@@ -30,6 +30,7 @@ static void test_defaults_are_the_paper_s(void **state) {
     assert_int_equal(c.student.head_blocks, 5);
     assert_true(c.student.t_max == 0.999);
     assert_true(c.student.fusion_gate_init == -6);
+    assert_int_equal(c.discriminator.type, DISCRIMINATOR_CONV3D);
     assert_int_equal(c.discriminator.features.n, 3);
     assert_int_equal(c.discriminator.features.items[2], 29);
     assert_int_equal(c.discriminator.channels[1], 512);
@@ -169,7 +170,10 @@ static void test_replay_cases(void **state) {
         assert_string_equal(c.kind, cases[i].kind);
         if (!config_check(&c, &err)) fail_msg("%s", err.text);
         if (!strcmp(c.kind, "dit")) assert_int_equal(c.skip_layers.items[0], 1);
-        if (!strcmp(c.kind, "critic")) assert_int_equal(c.stage2.vsd_norm, VSD_NORM_DMD2);
+        if (!strcmp(c.kind, "critic")) {
+            assert_int_equal(c.stage2.vsd_norm, VSD_NORM_DMD2);
+            assert_int_equal(c.discriminator.type, DISCRIMINATOR_CONV3D); /* when it says nothing */
+        }
         config_free(&c);
     }
 }
@@ -214,6 +218,7 @@ static void test_overrides(void **state) {
     config_init(&c);
     static const char *assignments[] = {"model.dim=48",
                                         "discriminator.features=[1, 2]",
+                                        "discriminator.type=separable",
                                         "out=runs/x=y",
                                         "resume=auto",
                                         "init.student=a.h5",
@@ -224,6 +229,7 @@ static void test_overrides(void **state) {
     for (size_t i = 0; i < sizeof assignments / sizeof *assignments; i++)
         if (!config_override(&c, assignments[i], &err)) fail_msg("%s", err.text);
     assert_int_equal(c.model.dim, 48);
+    assert_int_equal(c.discriminator.type, DISCRIMINATOR_SEPARABLE);
     assert_int_equal(c.discriminator.features.n, 2);
     assert_int_equal(c.discriminator.features.items[1], 2);
     assert_string_equal(c.out, "runs/x=y");

@@ -103,9 +103,11 @@ static void test_discriminator(void **state) {
     (void)state;
     const struct Case cases[] = {
         {{"kind=critic", "discriminator.features=[]"},
-         "discriminator.features must name at least one block unless stage2.gan_weight is 0, but "
-         "discriminator.features is [] (override), stage2.gan_weight is 0.03 (default)"},
+         "discriminator.features must name at least one block unless discriminator.type is none or "
+         "stage2.gan_weight is 0, but discriminator.features is [] (override), discriminator.type "
+         "is conv3d (default), stage2.gan_weight is 0.03 (default)"},
         {{"kind=critic", "discriminator.features=[]", "stage2.gan_weight=0"}, NULL},
+        {{"kind=critic", "discriminator.features=[]", "discriminator.type=none"}, NULL},
         {{"kind=critic", "discriminator.features=[3, 3]"},
          "discriminator.features must be strictly ascending, but discriminator.features is [3, 3] "
          "(override)"},
@@ -120,6 +122,8 @@ static void test_discriminator(void **state) {
          "each of discriminator.channels up to 32 must be a multiple of its group count, a quarter "
          "of it rounded down, but discriminator.channels is [16, 18, 32] (override)"},
         {{"kind=critic", "discriminator.channels=[3, 33, 8]"}, NULL},
+        {{"kind=critic", "discriminator.channels=[16, 18, 32]", "discriminator.type=attention"},
+         NULL},
         {{"kind=stage1", "discriminator.features=[]"}, NULL}, /* not used there */
     };
     RUN_CASES(cases);
@@ -235,13 +239,21 @@ static void test_convolutions_leave_something(void **state) {
     assert_true(config_check_video(&config, &(struct VideoShape){1, 4, 4}, &err));
     assert_false(config_check_video(&config, &(struct VideoShape){4, 4, 3}, &err));
     assert_string_equal(err.text,
-                        "stage2.gan_weight is 0.03, but latents of 4 frames x 4 rows x 3 columns "
-                        "leave nothing for convolution 2 of the discriminator: expected a larger "
-                        "grid, or the weight 0");
+                        "discriminator.type is conv3d, but latents of 4 frames x 4 rows x 3 "
+                        "columns leave nothing for layer 2 of its convolutions: expected a larger "
+                        "grid, the type attention, or none");
+    assert_true(config_override(&config, "discriminator.type=separable", &err));
     assert_false(config_check_video(&config, &(struct VideoShape){4, 1, 4}, &err));
-    expect_contains(err.text, "convolution 1 of the discriminator");
-    assert_true(config_override(&config, "stage2.gan_weight=0", &err));
-    assert_true(config_check_video(&config, &(struct VideoShape){4, 1, 4}, &err));
+    expect_contains(err.text, "discriminator.type is separable");
+    expect_contains(err.text, "layer 1 of its convolutions");
+    static const char *const without[] = {"discriminator.type=attention", "discriminator.type=none",
+                                          "stage2.gan_weight=0"};
+    for (size_t i = 0; i < sizeof without / sizeof *without; i++) {
+        assert_true(config_override(&config, "discriminator.type=conv3d", &err));
+        assert_false(config_check_video(&config, &(struct VideoShape){4, 1, 4}, &err));
+        assert_true(config_override(&config, without[i], &err));
+        assert_true(config_check_video(&config, &(struct VideoShape){4, 1, 4}, &err));
+    }
     config_free(&config);
 }
 

@@ -125,11 +125,8 @@ static void test_counter(void **state) {
 struct Run {
     struct Config config;
     struct Backend *be;
-    struct Networks nets;
-    struct BatchBuffers batch;
-    struct Arena arena;
-    struct StepTapes *tapes;
-    double *scratch;
+    struct Comm *alone;
+    struct Learner learner;
     float *host_video, *host_text;
     int64_t samples[2];
 };
@@ -165,7 +162,7 @@ static void run_init(struct Run *r, const char *const *overrides, int n_override
                                         "init.teacher=unread",
                                         "kd.skip_layers=[1]"};
     struct Error err;
-    *r = (struct Run){.be = backend_cpu_create(), .tapes = step_tapes_create()};
+    *r = (struct Run){.be = backend_cpu_create(), .alone = comm_self_create()};
     config_init(&r->config);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (!config_override(&r->config, sizes[i], &err)) fail_msg("%s", err.text);
@@ -173,27 +170,22 @@ static void run_init(struct Run *r, const char *const *overrides, int n_override
         if (!config_override(&r->config, overrides[i], &err)) fail_msg("%s", err.text);
     if (!config_check(&r->config, &err)) fail_msg("%s", err.text);
     struct MemoryPlan plan = memory_plan_make(&r->config, video, BATCH, r->be->act_dtype);
-    networks_init(&r->nets, &r->config, r->be, networks_plan(&r->config), video);
+    r->host_video = random_floats(BATCH * video_elems(video, r->config.model.in_dim));
+    r->host_text = random_floats(BATCH * r->config.model.text_len * r->config.model.text_dim);
+    learner_init(&r->learner, &r->config, r->be, r->alone, video, BATCH, r->host_text, plan.step);
+    struct Networks *nets = &r->learner.nets;
     for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!r->nets.plan.present[role]) continue;
-        float *host = random_floats(networks_table(&r->nets, (enum Role)role)->n_elems);
-        params_initialise(networks_table(&r->nets, (enum Role)role), 1, host);
-        weights_upload(&r->nets.weights[role], host);
+        if (!nets->plan.present[role]) continue;
+        float *host = random_floats(networks_table(nets, (enum Role)role)->n_elems);
+        params_initialise(networks_table(nets, (enum Role)role), 1, host);
+        weights_upload(&nets->weights[role], host);
         free(host);
     }
-    r->host_video = random_floats(BATCH * networks_latent_elems(&r->nets));
-    r->host_text = random_floats(BATCH * networks_text_elems(&r->nets));
-    batch_init(&r->batch, &r->nets, BATCH, r->host_text);
-    arena_init(&r->arena, r->be, plan.step);
-    r->scratch = r->be->memory_alloc(r->be, sizeof *r->scratch);
 }
 
 static void run_free(struct Run *r) {
-    r->be->memory_free(r->be, r->scratch);
-    arena_free(&r->arena);
-    batch_free(&r->batch);
-    networks_free(&r->nets);
-    step_tapes_destroy(r->tapes);
+    learner_free(&r->learner);
+    r->alone->destroy(r->alone);
     r->be->destroy(r->be);
     free(r->host_video);
     free(r->host_text);
@@ -202,30 +194,27 @@ static void run_free(struct Run *r) {
 
 /* What the trainer does of an iteration, loading and reporting aside. */
 static void iterate(struct Run *r, enum StepKind kind, int64_t iteration) {
-    struct StepInputs in = {.batch = BATCH};
+    struct StepInputs in;
     struct StepResult result;
     struct StepScalar scalars[STEP_MAX_SCALARS];
-    struct StepContext ctx = {.nets = &r->nets,
-                              .arena = &r->arena,
-                              .tapes = r->tapes,
-                              .sample_weight = 1.0 / BATCH,
-                              .last = true};
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        struct Weights *w = &r->nets.weights[role];
-        if (r->nets.plan.trained[role])
-            r->be->zero(r->be, w->grad, w->table->n_elems * (int64_t)sizeof(float));
-    }
-    batch_fill(&r->batch, kind, iteration, 0, r->host_video, r->host_text, r->samples, &in);
-    int64_t mark = arena_mark(&r->arena);
-    step_run(&ctx, kind, &in, &result);
+    struct Learner *l = &r->learner;
+    struct LearnerPass pass = {.iteration = iteration,
+                               .batch = BATCH,
+                               .last = true,
+                               .host_video = r->host_video,
+                               .host_text = r->host_text,
+                               .host_samples = r->samples};
+    learner_begin(l, kind);
+    int64_t mark = arena_mark(&l->arena);
+    struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);
     step_scalars(&ctx, &result, scalars);
-    arena_release(&r->arena, mark);
+    arena_release(&l->arena, mark);
+    learner_sum(l, kind);
     for (int role = 0; role < ROLE_COUNT; role++) {
-        struct Weights *w = &r->nets.weights[role];
-        if (!r->nets.plan.trained[role] || !step_trains(kind, (enum Role)role)) continue;
-        double norm = gradient_norm(w, r->scratch);
+        if (!learner_trains(l, kind, (enum Role)role)) continue;
+        double norm = learner_gradient_norm(l, (enum Role)role);
         assert_true(norm > 0.0);
-        optimizer_update(&r->config, w, (enum Role)role, iteration, iteration + 1, norm);
+        learner_update(l, (enum Role)role, iteration, iteration + 1, norm);
     }
 }
 

@@ -41,6 +41,11 @@ static void cpu_memory_free(const struct Backend *be, void *memory) {
     free(memory);
 }
 
+/* Operations are done when they return. */
+static void cpu_finish(const struct Backend *be) {
+    (void)be;
+}
+
 float *cpu_thread_scratch(const struct Backend *be) {
     struct CpuState *state = be->state;
     int thread = omp_get_thread_num();
@@ -80,6 +85,7 @@ struct Backend *backend_cpu_create(void) {
     COMPUTE_OPS(CPU_ENTRY)
     be->memory_alloc = cpu_memory_alloc;
     be->memory_free = cpu_memory_free;
+    be->finish = cpu_finish;
     be->destroy = cpu_destroy;
     return be;
 }

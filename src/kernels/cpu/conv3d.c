@@ -115,7 +115,7 @@ static void descs_init(struct Descs *d, const struct ConvShape *s) {
     }
     for (int i = 0; i < 3; i++) {
         d->strides[i] = s->stride[i];
-        d->padding[i] = s->padding;
+        d->padding[i] = s->padding[i];
     }
 }
 
@@ -221,7 +221,8 @@ static bool shape_equal(const struct ConvShape *a, const struct ConvShape *b) {
            a->out_channels == b->out_channels && !memcmp(a->in, b->in, sizeof a->in) &&
            !memcmp(a->out, b->out, sizeof a->out) &&
            !memcmp(a->kernel, b->kernel, sizeof a->kernel) &&
-           !memcmp(a->stride, b->stride, sizeof a->stride) && a->padding == b->padding;
+           !memcmp(a->stride, b->stride, sizeof a->stride) &&
+           !memcmp(a->padding, b->padding, sizeof a->padding);
 }
 
 static struct Pass *pass_find(struct CpuConv *conv, const struct ConvShape *shape,

@@ -22,6 +22,7 @@ static double now_seconds(void) {
         struct Meter *meter = be->state;                                                           \
         double start = now_seconds();                                                              \
         meter->inner->name(meter->inner, BACKEND_UNWRAP names);                                    \
+        meter->inner->finish(meter->inner);                                                        \
         op_tally_add(&meter->tallies[OP_##name], op_cost_##name(be, BACKEND_UNWRAP names),         \
                      now_seconds() - start);                                                       \
     }
@@ -36,6 +37,11 @@ static void *meter_memory_alloc(const struct Backend *be, int64_t n_bytes) {
 static void meter_memory_free(const struct Backend *be, void *memory) {
     const struct Meter *meter = be->state;
     meter->inner->memory_free(meter->inner, memory);
+}
+
+static void meter_finish(const struct Backend *be) {
+    const struct Meter *meter = be->state;
+    meter->inner->finish(meter->inner);
 }
 
 static void meter_destroy(struct Backend *be) {
@@ -55,6 +61,7 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     COMPUTE_OPS(METER_ENTRY)
     be->memory_alloc = meter_memory_alloc;
     be->memory_free = meter_memory_free;
+    be->finish = meter_finish;
     be->destroy = meter_destroy;
     return be;
 }

@@ -1,6 +1,7 @@
 /* A backend that computes nothing itself: it hands every operation to another backend and books
- * calls, seconds, flops and bytes (op_cost.h) per operation.  Times are wall time between call and
- * return, so on a device that runs behind the host they are those of the launch. */
+ * calls, seconds, flops and bytes (op_cost.h) per operation.  Times are wall time from the call to
+ * the end of the work: a device that runs behind the host is waited for, so that the whole is slower
+ * than without the meter. */
 #ifndef TMD_BACKEND_METER_H
 #define TMD_BACKEND_METER_H
 

@@ -42,6 +42,10 @@ static void plan_memory_free(const struct Backend *be, void *memory) {
     (void)memory;
 }
 
+static void plan_finish(const struct Backend *be) {
+    (void)be;
+}
+
 static void plan_destroy(struct Backend *be) {
     free(be->state);
     free(be);
@@ -58,6 +62,7 @@ struct Backend *backend_plan_create(enum Dtype act_dtype) {
     be->download = plan_download_zeros;
     be->memory_alloc = plan_memory_alloc;
     be->memory_free = plan_memory_free;
+    be->finish = plan_finish;
     be->destroy = plan_destroy;
     return be;
 }

@@ -1,0 +1,14 @@
+#include "kernels/backend_open.h"
+
+#include "kernels/cuda/backend_cuda.h"
+
+bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **be,
+                  struct Error *err) {
+    if (choice.kind == BACKEND_CUDA)
+        return backend_cuda_create((struct BackendCuda){.act_dtype = choice.precision,
+                                                        .device = local_rank,
+                                                        .deterministic = choice.deterministic},
+                                   be, err);
+    *be = backend_cpu_create();
+    return true;
+}
