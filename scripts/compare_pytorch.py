@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,12 +141,15 @@ class Wan(nn.Module):
         return self.unpatch(self.head(
             F.layer_norm(x, (self.c.dim,), eps=self.c.eps) * (1 + scale) + shift))
 
+    def run(self, block, *inputs):
+        return block(*inputs)
+
     def forward(self, x, t, text, taps=(), only_taps=False):
         e, context, tokens = self.time(self.sinusoid(t)), self.text(text), self.patches(x)
         features = []
         e0 = self.project(e)
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, e0, context, self.rope)
+            tokens = self.run(block, tokens, e0, context, self.rope)
             if i in taps:
                 features.append(self.unpatch(tokens))
                 if only_taps and i == max(taps):
@@ -156,7 +160,7 @@ class Wan(nn.Module):
         e0 = self.project(self.time(self.sinusoid(t)))
         context, tokens = self.text(text), self.patches(x)
         for block in self.blocks[:self.c.num_layers - self.student.head_blocks]:
-            tokens = block(tokens, e0, context, self.rope)
+            tokens = self.run(block, tokens, e0, context, self.rope)
         return tokens, context
 
     def flow_head(self, m, y, s, r):
@@ -168,7 +172,7 @@ class Wan(nn.Module):
             F.layer_norm(h, (self.c.dim,), eps=self.c.eps) * (1 + scale) + shift)
         tokens = torch.lerp(tokens, h, torch.sigmoid(self.fusion_gate))
         for block in self.blocks[self.c.num_layers - self.student.head_blocks:]:
-            tokens = block(tokens, e0, context, self.rope)
+            tokens = self.run(block, tokens, e0, context, self.rope)
         return self.out(tokens, e)
 
 
@@ -389,27 +393,47 @@ def resolved_config(tmd, arguments):
     return config
 
 
-def time_tmd(tmd, arguments, video, seconds, threads):
-    """Seconds of a whole iteration, by kind of step."""
+def refuse_what_is_not_here(config):
+    kind = config.discriminator.type
+    if config.train.stage == "stage2" and kind != "conv3d":
+        sys.exit(f"discriminator.type is {kind}, expected conv3d: the others are not written in PyTorch here")
+
+
+def bench(tmd, arguments, video, seconds, what, **environment):
+    """The sections that `tmd bench` writes."""
     frames, height, width = map(str, video)
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        subprocess.run([tmd, "bench", *arguments, "--what", "step", "--frames", frames, "--height",
-                        height, "--width", width, "--seconds", str(seconds / 4), "--json", file.name],
-                       check=True, stdout=subprocess.DEVNULL,
-                       env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
-        sections = json.load(open(file.name))["sections"]
+        subprocess.run([tmd, "bench", *arguments, "--what", what, "--frames", frames, "--height",
+                        height, "--width", width, "--seconds", str(seconds), "--json", file.name],
+                       check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, **environment))
+        return json.load(open(file.name))["sections"]
+
+
+def row_seconds(sections, name):
+    """Seconds of the rows of that name, by the first word of their section."""
     return {s["name"].split()[0]: row["seconds"] for s in sections for row in s["rows"]
-            if row["name"] == "whole iteration"}
+            if row["name"] == name}
 
 
-def time_pytorch(trainer, kind, seconds):
+def time_tmd(tmd, arguments, video, seconds, threads):
+    """Seconds of a whole iteration, by kind of step."""
+    sections = bench(tmd, arguments, video, seconds / 4, "step", OMP_NUM_THREADS=str(threads))
+    return row_seconds(sections, "whole iteration")
+
+
+def time_pytorch(run, seconds, finish=lambda: None):
+    """Median seconds of run(); `finish` waits for a device."""
+    def timed():
+        start = time.perf_counter()
+        run()
+        finish()
+        return time.perf_counter() - start
+
     for _ in range(3):
-        trainer.iterate(kind)
+        timed()
     times, begin = [], time.perf_counter()
     while len(times) < 3 or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        trainer.iterate(kind)
-        times.append(time.perf_counter() - start)
+        times.append(timed())
     return statistics.median(times)
 
 
@@ -429,13 +453,15 @@ def main():
     print(f"  {'step':10} {'tmd':>9} {'PyTorch':>9} {'PyTorch / tmd':>14}")
     for stage, kinds in STEPS.items():
         arguments = [str(ROOT / "configs" / "tiny" / f"{stage}.yaml"), *overrides]
-        trainer = Trainer(resolved_config(args.tmd, arguments), video, stage)
+        config = resolved_config(args.tmd, arguments)
+        refuse_what_is_not_here(config)
+        trainer = Trainer(config, video, stage)
         ours, theirs = {kind: [] for kind in kinds}, {kind: [] for kind in kinds}
         for _ in range(args.rounds):
             measured = time_tmd(args.tmd, arguments, video, args.seconds, args.threads)
             for kind in kinds:
                 ours[kind].append(measured[kind])
-                theirs[kind].append(time_pytorch(trainer, kind, args.seconds))
+                theirs[kind].append(time_pytorch(partial(trainer.iterate, kind), args.seconds))
         for kind in kinds:
             a, b = statistics.median(ours[kind]), statistics.median(theirs[kind])
             print(f"  {kind:10} {1e3 * a:9.2f} {1e3 * b:9.2f} {b / a:14.2f}", flush=True)

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* vasprintf */
 #include "error.h"
 
 #include <stdarg.h>
@@ -80,11 +79,14 @@ char *xstrdup(const char *text) {
 }
 
 char *xprintf(const char *format, ...) {
-    char *text = NULL;
-    va_list args;
+    va_list args, again;
     va_start(args, format);
-    int n = vasprintf(&text, format, args);
+    va_copy(again, args);
+    int n_chars = vsnprintf(NULL, 0, format, args);
+    TMD_CHECK(n_chars >= 0, "format '%s' cannot be printed", format);
+    char *text = xmalloc((unsigned long)n_chars + 1);
+    vsnprintf(text, (size_t)n_chars + 1, format, again);
+    va_end(again);
     va_end(args);
-    TMD_CHECK(n >= 0, "out of memory");
     return text;
 }

@@ -57,6 +57,11 @@ struct Backend {
     void *(*memory_alloc)(const struct Backend *be, int64_t n_bytes); /* 64-byte aligned, zeroed */
     void (*memory_free)(const struct Backend *be, void *memory);
     void (*finish)(const struct Backend *be); /* waits until all operations so far are done */
+    /* Runs region(context), which comes again and again with the same operations on the same memory,
+     * so that a device may learn it and do it as a whole.  For that region may be called more often
+     * than its operations happen, which is once: it leaves the same on the host however often it is
+     * called, and no operation in it takes host memory, allocates or waits. */
+    void (*run_often)(const struct Backend *be, void (*region)(void *context), void *context);
     void (*destroy)(struct Backend *be);
 };
 
@@ -70,6 +75,13 @@ struct Backend *backend_plan_create(enum Dtype act_dtype);
 int64_t backend_plan_allocated(const struct Backend *be);
 /* [OP_COUNT] of op_cost.h: what the operations called so far would cost. */
 const struct OpTally *backend_plan_tallies(const struct Backend *be);
+
+/* run_often where nothing is learned. */
+static inline void backend_run_once(const struct Backend *be, void (*region)(void *context),
+                                    void *context) {
+    (void)be;
+    region(context);
+}
 
 static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {
     return (Act *)((char *)(uintptr_t)base + n_elems * dtype_bytes(be->act_dtype));

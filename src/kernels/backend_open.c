@@ -1,5 +1,8 @@
 #include "kernels/backend_open.h"
 
+#include <string.h>
+#include <unistd.h>
+
 #include "kernels/cuda/backend_cuda.h"
 
 bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **be,
@@ -7,8 +10,15 @@ bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **
     if (choice.kind == BACKEND_CUDA)
         return backend_cuda_create((struct BackendCuda){.act_dtype = choice.precision,
                                                         .device = local_rank,
-                                                        .deterministic = choice.deterministic},
+                                                        .deterministic = choice.deterministic,
+                                                        .tune_gemm = choice.tune_gemm,
+                                                        .graphs = choice.graphs},
                                    be, err);
     *be = backend_cpu_create();
     return true;
+}
+
+int64_t backend_free_bytes(const struct Backend *be) {
+    if (strcmp(be->name, "cuda") == 0) return backend_cuda_free_bytes(be);
+    return (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
 }

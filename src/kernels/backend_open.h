@@ -11,11 +11,17 @@ struct BackendChoice {
     enum BackendKind kind;
     enum Dtype precision; /* cuda: what an Act is, DTYPE_BF16 or DTYPE_F32; the CPU's is DTYPE_F32 */
     bool deterministic;   /* cuda: the same bits for the same input from the libraries, too */
+    bool tune_gemm;       /* cuda: each matrix product by the fastest algorithm, measured once */
+    bool graphs; /* cuda: regions that run often are kept as CUDA graphs and launched whole */
 };
 
 /* `local_rank`: of this process on its host; each takes a device of its own where there are enough.
  * Fails, in one sentence, when the build or the machine does not have what is asked for. */
 bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **be,
                   struct Error *err);
+
+/* Bytes that the backend's memory_alloc could still hand out; on the CPU the memory that the machine
+ * has. */
+int64_t backend_free_bytes(const struct Backend *be);
 
 #endif

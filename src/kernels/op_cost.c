@@ -89,6 +89,7 @@ static int64_t planes_of(struct GroupNormShape s) {
 #define COST_layer_norm_forward moved(2 * A * TOKENS + 2 * ROW_STATS)
 #define COST_layer_norm_backward moved((accumulate ? 4 : 3) * A * TOKENS + 2 * ROW_STATS)
 #define COST_gate_forward moved(3 * A * TOKENS)
+#define COST_gate_norm_forward moved(4 * A * TOKENS + 2 * ROW_STATS)
 #define COST_gate_backward moved(3 * A * TOKENS)
 #define COST_qk_norm_forward moved(2 * A * TOKENS + ROW_STATS)
 #define COST_qk_norm_backward moved(3 * A * TOKENS + ROW_STATS)

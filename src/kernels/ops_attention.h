@@ -13,7 +13,8 @@ struct AttentionShape {
 };
 
 /* attention_forward   o, lse [B, heads, q_tokens]
- * attention_backward  dq, dk, dv from dO (stride of o); dk and dv may both be NULL: not wanted */
+ * attention_backward  dq, dk, dv from dO (stride of o); dk and dv may both be NULL: not wanted.
+ *                     With a single key dq and dk are exactly 0. */
 #define ATTENTION_OPS(OP)                                                                          \
     OP(attention_forward,                                                                          \
        (Act * o, float *lse, const Act *q, const Act *k, const Act *v,                             \

@@ -24,7 +24,11 @@ struct QkNormShape {
 /* layer_norm_forward     y [B, S, D]; mean, rstd [B, S] are saved for backward
  * layer_norm_backward    dx = (or += with `accumulate`: the residual's gradient is already there);
  *                        dscale, dshift accumulate at their sample's row (both or neither NULL)
- * gate_forward           out = x + h * gate, gate [D] per sample at `stride`; NULL: out = x + h
+ * gate_forward           out = x + h * gate, gate [D] per sample at `stride`; NULL: out = x + h;
+ *                        out may be x
+ * gate_norm_forward      both in one: out as gate_forward makes it, with the gates gate_stride
+ *                        apart, and y, mean, rstd as layer_norm_forward makes them of `out`, which
+ *                        is rounded to its type before: the norm is that of what backward reads
  * gate_backward          dh = dout * gate, dgate += sum over tokens of dout * h
  * qk_norm_forward        y, and rstd [B, S] saved
  * qk_norm_backward       dx, dw += */
@@ -40,6 +44,11 @@ struct QkNormShape {
     OP(gate_forward,                                                                               \
        (Act * out, const Act *x, const Act *h, const float *gate, struct NormShape shape),         \
        (out, x, h, gate, shape))                                                                   \
+    OP(gate_norm_forward,                                                                          \
+       (Act * out, Act * y, float *mean, float *rstd, const Act *x, const Act *h,                  \
+        const float *gate, int64_t gate_stride, const float *scale, const float *shift,            \
+        struct NormShape shape),                                                                   \
+       (out, y, mean, rstd, x, h, gate, gate_stride, scale, shift, shape))                         \
     OP(gate_backward,                                                                              \
        (Act * dh, float *dgate, const Act *dout, const Act *h, const float *gate,                  \
         struct NormShape shape),                                                                   \

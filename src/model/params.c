@@ -67,13 +67,13 @@ void params_free(struct ParamTable *table) {
 void weights_alloc(struct Weights *weights, const struct Backend *be, const struct ParamTable *table,
                    int parts) {
     int64_t n_bytes = table->n_elems * (int64_t)sizeof(float);
-    *weights = (struct Weights){.be = be, .table = table};
+    *weights = (struct Weights){.be = be, .table = table, .parts = parts};
     weights->master = be->memory_alloc(be, n_bytes);
     weights->compute = be->act_dtype == DTYPE_F32
                            ? (Act *)(void *)weights->master
                            : be->memory_alloc(be, table->n_elems * dtype_bytes(be->act_dtype));
-    if (parts & WEIGHTS_TRAINED) {
-        weights->grad = be->memory_alloc(be, n_bytes);
+    if (parts & WEIGHTS_GRAD) weights->grad = be->memory_alloc(be, n_bytes);
+    if (parts & WEIGHTS_MOMENTS) {
         weights->adam_m = be->memory_alloc(be, n_bytes);
         weights->adam_v = be->memory_alloc(be, n_bytes);
     }
@@ -83,6 +83,7 @@ void weights_alloc(struct Weights *weights, const struct Backend *be, const stru
 void weights_free(struct Weights *weights) {
     const struct Backend *be = weights->be;
     if (!be) return;
+    if (!(weights->parts & WEIGHTS_GRAD)) weights->grad = NULL;
     if ((void *)weights->compute != (void *)weights->master) be->memory_free(be, weights->compute);
     float *buffers[] = {weights->master, weights->grad, weights->adam_m, weights->adam_v, weights->ema};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
@@ -93,7 +94,8 @@ void weights_free(struct Weights *weights) {
 int64_t weights_bytes(const struct Backend *be, const struct ParamTable *table, int parts) {
     int64_t per_elem = (int64_t)sizeof(float);
     if (be->act_dtype != DTYPE_F32) per_elem += dtype_bytes(be->act_dtype);
-    if (parts & WEIGHTS_TRAINED) per_elem += 3 * (int64_t)sizeof(float);
+    if (parts & WEIGHTS_GRAD) per_elem += (int64_t)sizeof(float);
+    if (parts & WEIGHTS_MOMENTS) per_elem += 2 * (int64_t)sizeof(float);
     if (parts & WEIGHTS_EMA) per_elem += (int64_t)sizeof(float);
     return table->n_elems * per_elem;
 }

@@ -71,10 +71,16 @@ struct Weights {
     float *master; /* float32 */
     Act *compute;  /* what products read; the master itself when Act is float32 */
     float *grad, *adam_m, *adam_v, *ema;
+    int parts; /* which of these are its own, and freed with it */
     struct UnitHooks hooks;
 };
 
-enum WeightsParts { WEIGHTS_TRAINED = 1 /* grad, adam_m, adam_v */, WEIGHTS_EMA = 2 };
+enum WeightsParts {
+    WEIGHTS_GRAD = 1,
+    WEIGHTS_MOMENTS = 2, /* adam_m, adam_v */
+    WEIGHTS_EMA = 4,
+    WEIGHTS_TRAINED = WEIGHTS_GRAD | WEIGHTS_MOMENTS
+};
 
 /* Allocates zeroed buffers. */
 void weights_alloc(struct Weights *weights, const struct Backend *be, const struct ParamTable *table,

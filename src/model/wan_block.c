@@ -49,13 +49,23 @@ static float *w_grad(const struct BlockContext *c, enum BlockParam which) {
     return weight_grad(c->w, block_param(c->block, which));
 }
 
-static void tape_alloc(const struct BlockContext *c, struct Arena *arena, int64_t ffn_dim,
-                       bool in_place, Act *x_out, struct BlockTape *tape) {
-    int64_t n = c->rows * c->dim, batch = c->modulated.batch;
-    int64_t n_stats = batch * c->self.heads * c->self.q_tokens;
-    tape->modulation = arena_f32(arena, batch * MODULATION_CHUNKS * c->dim);
-    tape->x_self = in_place ? x_out : arena_act(arena, n);
-    tape->x_cross = in_place ? x_out : arena_act(arena, n);
+static void attended_alloc(const struct BlockContext *c, struct Arena *arena,
+                           struct BlockTape *tape) {
+    int64_t n = c->rows * c->dim, n_stats = c->rows * c->self.heads;
+    tape->self.out = arena_act(arena, n);
+    tape->self.lse = arena_f32(arena, n_stats);
+    tape->cross.out = arena_act(arena, n);
+    tape->cross.lse = arena_f32(arena, n_stats);
+    tape->attended = arena_mark(arena);
+}
+
+/* All but the results of the attentions.  `x`: where the residuals are summed in place, or NULL. */
+static void rest_alloc(const struct BlockContext *c, struct Arena *arena, Act *x,
+                       struct BlockTape *tape) {
+    int64_t n = c->rows * c->dim, n_ffn = c->rows * c->up.n_out;
+    tape->modulation = arena_f32(arena, c->modulated.batch * MODULATION_CHUNKS * c->dim);
+    tape->x_self = x ? x : arena_act(arena, n);
+    tape->x_cross = x ? x : arena_act(arena, n);
     Act **h[] = {&tape->norm1.h, &tape->norm3.h, &tape->norm2.h};
     float **stats[] = {&tape->norm1.mean, &tape->norm1.rstd, &tape->norm3.mean,  &tape->norm3.rstd,
                        &tape->norm2.mean, &tape->norm2.rstd, &tape->self.rstd_q, &tape->self.rstd_k,
@@ -65,18 +75,14 @@ static void tape_alloc(const struct BlockContext *c, struct Arena *arena, int64_
     tape->self.qkv = arena_act(arena, 3 * n);
     tape->self.q = arena_act(arena, n);
     tape->self.k = arena_act(arena, n);
-    tape->self.out = arena_act(arena, n);
     tape->self.projected = arena_act(arena, n);
-    tape->self.lse = arena_f32(arena, n_stats);
     tape->cross.q_raw = arena_act(arena, n);
     tape->cross.q = arena_act(arena, n);
     tape->cross.kv = arena_act(arena, 2 * c->text_rows * c->dim);
     tape->cross.k = arena_act(arena, c->text_rows * c->dim);
     tape->cross.rstd_k = arena_f32(arena, c->text_rows);
-    tape->cross.out = arena_act(arena, n);
-    tape->cross.lse = arena_f32(arena, n_stats);
-    tape->ffn_pre = arena_act(arena, c->rows * ffn_dim);
-    tape->ffn_hidden = arena_act(arena, c->rows * ffn_dim);
+    tape->ffn_pre = arena_act(arena, n_ffn);
+    tape->ffn_hidden = arena_act(arena, n_ffn);
     tape->ffn_out = arena_act(arena, n);
 }
 
@@ -85,28 +91,29 @@ static float *chunk(const struct BlockContext *c, float *modulation, enum Modula
     return modulation ? modulation + which * c->dim : NULL;
 }
 
-static void self_attention_forward(const struct BlockContext *c, const float *cos_sin, const Act *x,
-                                   struct BlockTape *t) {
+static void self_attention_forward(const struct BlockContext *c, const float *cos_sin,
+                                   bool attended, struct BlockTape *t) {
     const struct Backend *be = c->be;
-    be->layer_norm_forward(be, t->norm1.h, t->norm1.mean, t->norm1.rstd, x,
+    be->layer_norm_forward(be, t->norm1.h, t->norm1.mean, t->norm1.rstd, t->x,
                            chunk(c, t->modulation, SCALE1), chunk(c, t->modulation, SHIFT1),
                            c->modulated);
     be->linear_forward(be, t->self.qkv, t->norm1.h, w_act(c, SELF_Q_W), w_act(c, SELF_Q_B), c->qkv);
     const Act *q = t->self.qkv, *k = act_at(be, q, c->dim), *v = act_at(be, q, 2 * c->dim);
     be->qk_norm_forward(be, t->self.q, t->self.rstd_q, q, w_f32(c, SELF_NORM_Q), cos_sin, c->qk_self);
     be->qk_norm_forward(be, t->self.k, t->self.rstd_k, k, w_f32(c, SELF_NORM_K), cos_sin, c->qk_self);
-    be->attention_forward(be, t->self.out, t->self.lse, t->self.q, t->self.k, v, c->self);
+    if (!attended)
+        be->attention_forward(be, t->self.out, t->self.lse, t->self.q, t->self.k, v, c->self);
     be->linear_forward(be, t->self.projected, t->self.out, w_act(c, SELF_O_W), w_act(c, SELF_O_B),
                        c->square);
-    be->gate_forward(be, t->x_self, x, t->self.projected, chunk(c, t->modulation, GATE1),
-                     c->modulated);
+    /* with each residual comes the norm that the next part reads */
+    be->gate_norm_forward(be, t->x_self, t->norm3.h, t->norm3.mean, t->norm3.rstd, t->x,
+                          t->self.projected, chunk(c, t->modulation, GATE1), c->modulated.stride,
+                          w_f32(c, NORM3_W), w_f32(c, NORM3_B), c->affine);
 }
 
-static void cross_attention_forward(const struct BlockContext *c, const Act *context,
+static void cross_attention_forward(const struct BlockContext *c, const Act *context, bool attended,
                                     struct BlockTape *t) {
     const struct Backend *be = c->be;
-    be->layer_norm_forward(be, t->norm3.h, t->norm3.mean, t->norm3.rstd, t->x_self,
-                           w_f32(c, NORM3_W), w_f32(c, NORM3_B), c->affine);
     be->linear_forward(be, t->cross.q_raw, t->norm3.h, w_act(c, CROSS_Q_W), w_act(c, CROSS_Q_B),
                        c->square);
     be->linear_forward(be, t->cross.kv, context, w_act(c, CROSS_K_W), w_act(c, CROSS_K_B), c->kv);
@@ -114,36 +121,55 @@ static void cross_attention_forward(const struct BlockContext *c, const Act *con
     be->qk_norm_forward(be, t->cross.q, t->cross.rstd_q, t->cross.q_raw, w_f32(c, CROSS_NORM_Q), NULL,
                         c->q_cross);
     be->qk_norm_forward(be, t->cross.k, t->cross.rstd_k, k, w_f32(c, CROSS_NORM_K), NULL, c->k_cross);
-    be->attention_forward(be, t->cross.out, t->cross.lse, t->cross.q, t->cross.k, v, c->cross);
+    if (!attended)
+        be->attention_forward(be, t->cross.out, t->cross.lse, t->cross.q, t->cross.k, v, c->cross);
     /* the norm's output is not needed any more by forward, so its projection may wait in ffn_out */
     be->linear_forward(be, t->ffn_out, t->cross.out, w_act(c, CROSS_O_W), w_act(c, CROSS_O_B),
                        c->square);
-    be->gate_forward(be, t->x_cross, t->x_self, t->ffn_out, NULL, c->modulated);
+    be->gate_norm_forward(be, t->x_cross, t->norm2.h, t->norm2.mean, t->norm2.rstd, t->x_self,
+                          t->ffn_out, NULL, 0, chunk(c, t->modulation, SCALE2),
+                          chunk(c, t->modulation, SHIFT2), c->modulated);
 }
 
 static void ffn_forward(const struct BlockContext *c, Act *x_out, struct BlockTape *t) {
     const struct Backend *be = c->be;
-    be->layer_norm_forward(be, t->norm2.h, t->norm2.mean, t->norm2.rstd, t->x_cross,
-                           chunk(c, t->modulation, SCALE2), chunk(c, t->modulation, SHIFT2),
-                           c->modulated);
     be->linear_gelu_forward(be, t->ffn_hidden, t->ffn_pre, t->norm2.h, w_act(c, FFN_0_W),
                             w_act(c, FFN_0_B), c->up);
     be->linear_forward(be, t->ffn_out, t->ffn_hidden, w_act(c, FFN_2_W), w_act(c, FFN_2_B), c->down);
-    be->gate_forward(be, x_out, t->x_cross, t->ffn_out, chunk(c, t->modulation, GATE2), c->modulated);
+    if (x_out)
+        be->gate_forward(be, x_out, t->x_cross, t->ffn_out, chunk(c, t->modulation, GATE2),
+                         c->modulated);
+}
+
+/* From tape->x and, if `attended`, the results of the attentions to all of the tape, and to x_out
+ * unless that is NULL. */
+static void block_compute(const struct BlockContext *c, const struct BlockPass *pass, bool attended,
+                          Act *x_out, struct BlockTape *tape) {
+    unit_acquire(c->w, unit_of_block(c->block));
+    c->be->rows_add(c->be, tape->modulation, pass->e0, MODULATION_CHUNKS * c->dim,
+                    w_f32(c, BLOCK_MODULATION), pass->batch, MODULATION_CHUNKS * c->dim);
+    self_attention_forward(c, pass->cos_sin, attended, tape);
+    cross_attention_forward(c, pass->context, attended, tape);
+    ffn_forward(c, x_out, tape);
+    unit_release(c->w, unit_of_block(c->block));
 }
 
 void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                        struct Arena *arena, struct BlockTape *tape) {
     struct BlockContext c = block_context(pass, block);
     tape->x = x;
-    tape_alloc(&c, arena, pass->config->ffn_dim, x_out == x, x_out, tape);
-    unit_acquire(c.w, unit_of_block(block));
-    c.be->rows_add(c.be, tape->modulation, pass->e0, MODULATION_CHUNKS * c.dim,
-                   w_f32(&c, BLOCK_MODULATION), pass->batch, MODULATION_CHUNKS * c.dim);
-    self_attention_forward(&c, pass->cos_sin, x, tape);
-    cross_attention_forward(&c, pass->context, tape);
-    ffn_forward(&c, x_out, tape);
-    unit_release(c.w, unit_of_block(block));
+    attended_alloc(&c, arena, tape);
+    rest_alloc(&c, arena, x_out == x ? x_out : NULL, tape);
+    block_compute(&c, pass, false, x_out, tape);
+}
+
+void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
+                     bool attended, struct Arena *arena, struct BlockTape *tape) {
+    struct BlockContext c = block_context(pass, block);
+    *tape = *kept;
+    if (!attended) attended_alloc(&c, arena, tape);
+    rest_alloc(&c, arena, NULL, tape);
+    block_compute(&c, pass, attended, NULL, tape);
 }
 
 /* y = x W^T + b on the way back: parameter gradients where there are any. */

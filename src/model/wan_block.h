@@ -29,9 +29,11 @@ struct BlockPassGradients {
     Act *dcontext; /* [batch, text_len, dim], accumulates */
 };
 
-/* What forward saves for backward; all in the arena. */
+/* What forward saves for backward; all but x in the arena.  The results of both attentions, each
+ * `out` and `lse`, lie first: a caller who releases the arena to the mark `attended` keeps them. */
 struct BlockTape {
     const Act *x;
+    int64_t attended; /* a mark of the arena */
     Act *x_self, *x_cross; /* after each residual */
     float *modulation;     /* [batch, 6, dim] */
     struct {
@@ -54,6 +56,11 @@ struct BlockTape {
 /* x_out [batch, tokens, dim] may be x itself when the tape is not kept. */
 void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                        struct Arena *arena, struct BlockTape *tape);
+
+/* What forward saved, made again from `kept`, a tape of which all but x was released or, with
+ * `attended`, all but x and the results of the attentions; the same bits.  x_out is not computed. */
+void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
+                     bool attended, struct Arena *arena, struct BlockTape *tape);
 
 /* dx: in, the gradient of x_out; out, that of x.  Parameter gradients accumulate if the weights have
  * any.  Temporaries come from the arena and go back. */

@@ -16,29 +16,60 @@ static void hand_out(const struct BlockPass *pass, const struct WanGeometry *g, 
                                                    tap_shape(pass, g));
 }
 
+/* The arguments of wan_stack_forward, for a function that gets one pointer. */
+struct ForwardRun {
+    const struct BlockPass *pass;
+    const struct WanGeometry *geometry;
+    Act *in, *out;
+    const struct Taps *taps;
+    struct Arena *arena;
+    struct StackTape *tape;
+};
+
+static void forward_blocks(void *context) {
+    struct ForwardRun *run = context;
+    const struct BlockPass *pass = run->pass;
+    struct StackTape *tape = run->tape;
+    Act *x = run->in;
+    for (int64_t i = tape->first; i < tape->end; i++) {
+        if (!int_list_has(tape->skip, i)) {
+            Act *out = tape->keep == KEEP_NOTHING
+                           ? x
+                           : arena_act(run->arena, pass->batch * pass->tokens * pass->config->dim);
+            int64_t mark = arena_mark(run->arena);
+            struct BlockTape *block = &tape->blocks[i];
+            wan_block_forward(pass, i, out, x, run->arena, block);
+            if (tape->keep != KEEP_ALL)
+                arena_release(run->arena, tape->keep == KEEP_ATTENTION ? block->attended : mark);
+            x = out;
+        }
+        hand_out(pass, run->geometry, i, x, run->taps);
+    }
+    run->out = x;
+}
+
+/* A pass of which nothing is kept finds the same memory each time it comes: what it needs of the
+ * arena it gives back.  With hooks, weights come and go instead of staying where they are. */
+static bool comes_often(const struct BlockPass *pass, enum Keep keep) {
+    return keep == KEEP_NOTHING && !pass->weights->hooks.acquire;
+}
+
 Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g, Act *x,
                        enum Keep keep, int64_t first, int64_t end, const struct IntList *skip,
                        const struct Taps *taps, struct Arena *arena, struct StackTape *tape) {
     TMD_CHECK(end <= WAN_MAX_LAYERS, "%lld blocks", (long long)end);
+    const struct Backend *be = pass->weights->be;
     tape->keep = keep;
     tape->first = first;
     tape->end = end;
     tape->skip = skip;
-    for (int64_t i = first; i < end; i++) {
-        if (!int_list_has(skip, i)) {
-            Act *out = keep == KEEP_NOTHING
-                           ? x
-                           : arena_act(arena, pass->batch * pass->tokens * pass->config->dim);
-            int64_t mark = arena_mark(arena);
-            struct BlockTape passing, *block = keep == KEEP_ALL ? &tape->blocks[i] : &passing;
-            tape->inputs[i] = x;
-            wan_block_forward(pass, i, out, x, arena, block);
-            if (keep != KEEP_ALL) arena_release(arena, mark);
-            x = out;
-        }
-        hand_out(pass, g, i, x, taps);
-    }
-    return x;
+    struct ForwardRun run = {
+        .pass = pass, .geometry = g, .in = x, .taps = taps, .arena = arena, .tape = tape};
+    if (comes_often(pass, keep))
+        be->run_often(be, forward_blocks, &run);
+    else
+        forward_blocks(&run);
+    return run.out;
 }
 
 static void take_back(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
@@ -64,9 +95,8 @@ void wan_stack_backward(const struct BlockPass *pass, const struct WanGeometry *
             int64_t mark = arena_mark(arena);
             struct BlockTape again;
             const struct BlockTape *block = &tape->blocks[i];
-            if (tape->keep == KEEP_INPUTS) {
-                Act *out = arena_act(arena, pass->batch * pass->tokens * pass->config->dim);
-                wan_block_forward(pass, i, out, tape->inputs[i], arena, &again);
+            if (tape->keep != KEEP_ALL) {
+                wan_block_again(pass, i, block, tape->keep == KEEP_ATTENTION, arena, &again);
                 block = &again;
             }
             wan_block_backward(pass, i, dx, block, want, arena);

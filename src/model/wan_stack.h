@@ -7,16 +7,17 @@
 
 enum { WAN_MAX_LAYERS = 64, WAN_MAX_TAPS = 16 };
 
-/* What forward keeps: nothing (no backward will come), each block's input (backward computes the block
- * again: activation recomputation), or everything.  The results do not differ in any bit. */
-enum Keep { KEEP_NOTHING, KEEP_INPUTS, KEEP_ALL };
+/* What forward keeps of each block: nothing (no backward will come); its input, from which backward
+ * computes the block again (activation recomputation); besides, what its attentions gave, which
+ * cost the most to compute again and little to keep; or everything.  The results do not differ in
+ * any bit. */
+enum Keep { KEEP_NOTHING, KEEP_INPUTS, KEEP_ATTENTION, KEEP_ALL };
 
 struct StackTape {
     enum Keep keep;
     int64_t first, end;
     const struct IntList *skip; /* blocks left out; NULL: none */
-    const Act *inputs[WAN_MAX_LAYERS];
-    struct BlockTape blocks[WAN_MAX_LAYERS]; /* KEEP_ALL */
+    struct BlockTape blocks[WAN_MAX_LAYERS]; /* valid in them: what is kept */
 };
 
 /* Block outputs handed out, unpatchified: for each block in `blocks`, in order, an Act video

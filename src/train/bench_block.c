@@ -1,13 +1,11 @@
 /* One block of the DiT, forward and backward. */
-#include <stdlib.h>
-
 #include "model/wan.h"
 #include "train/bench.h"
 
 /* A model of one block on some backend; run once over the plan backend it tells the arena's size.
  */
 struct BlockBench {
-    const struct Backend *be;
+    struct BenchOperands operands;
     struct ModelConfig model;
     struct ParamTable table;
     struct Weights weights;
@@ -20,108 +18,91 @@ struct BlockBench {
 };
 
 static void block_init(struct BlockBench *b, const struct Backend *be,
-                       const struct ModelConfig *model, int64_t batch, struct VideoShape video) {
-    *b = (struct BlockBench){.be = be, .model = *model};
+                       const struct BenchSize *size) {
+    *b = (struct BlockBench){.operands = {.be = be}, .model = *size->model};
     b->model.num_layers = 1;
     wan_params(&b->table, &b->model);
     weights_alloc(&b->weights, be, &b->table, WEIGHTS_TRAINED);
-    wan_geometry_init(&b->geometry, be, &b->model, video);
-    int64_t rows = batch * b->geometry.tokens, text_rows = batch * model->text_len;
-    int64_t act = model->dim * dtype_bytes(be->act_dtype);
-    int64_t modulation = batch * 6 * model->dim * (int64_t)sizeof(float);
-    b->x = be->memory_alloc(be, rows * act);
-    b->dx = be->memory_alloc(be, rows * act);
-    b->gradients = (struct BlockPassGradients){.de0 = be->memory_alloc(be, modulation),
-                                               .dcontext = be->memory_alloc(be, text_rows * act)};
+    wan_geometry_init(&b->geometry, be, &b->model, size->video);
+    struct BenchOperands *o = &b->operands;
+    int64_t dim = b->model.dim, n = size->batch * b->geometry.tokens * dim;
+    int64_t n_text = size->batch * b->model.text_len * dim, n_modulation = size->batch * 6 * dim;
+    b->x = bench_acts(o, n);
+    b->dx = bench_acts(o, n);
+    b->gradients = (struct BlockPassGradients){.de0 = bench_zero_floats(o, n_modulation),
+                                               .dcontext = bench_acts(o, n_text)};
     b->pass = (struct BlockPass){.config = &b->model,
                                  .weights = &b->weights,
-                                 .batch = batch,
+                                 .batch = size->batch,
                                  .tokens = b->geometry.tokens,
                                  .cos_sin = b->geometry.cos_sin,
-                                 .e0 = be->memory_alloc(be, modulation),
-                                 .context = be->memory_alloc(be, text_rows * act)};
+                                 .e0 = bench_zero_floats(o, n_modulation),
+                                 .context = bench_acts(o, n_text)};
 }
 
 static void block_free(struct BlockBench *b) {
-    void *memory[] = {b->x,
-                      b->dx,
-                      b->gradients.de0,
-                      b->gradients.dcontext,
-                      (void *)(uintptr_t)b->pass.e0,
-                      (void *)(uintptr_t)b->pass.context};
-    for (int i = 0; i < 6; i++) b->be->memory_free(b->be, memory[i]);
-    wan_geometry_free(&b->geometry, b->be);
+    const struct Backend *be = b->operands.be;
+    bench_operands_free(&b->operands);
+    wan_geometry_free(&b->geometry, be);
     weights_free(&b->weights);
     params_free(&b->table);
     arena_free(&b->arena);
 }
 
-/* Weights as a fresh network has them, activations from N(0, 1). */
-static void block_fill(struct BlockBench *b) {
-    const struct Backend *be = b->be;
-    float *host = xmalloc((size_t)b->table.n_elems * sizeof *host);
-    params_initialise(&b->table, 1, host);
-    weights_upload(&b->weights, host);
-    free(host);
-    int64_t n = b->pass.batch * b->pass.tokens * b->model.dim;
-    float *noise = be->memory_alloc(be, n * (int64_t)sizeof *noise);
-    be->normal_fill(be, noise, 1, 0, 0, 1, n);
-    be->act_from_f32(be, b->x, noise, n);
-    be->act_from_f32(be, b->dx, noise, n);
-    be->memory_free(be, noise);
+/* Forward on `be`, which is the block's own or a meter round it. */
+static void forward(const struct Backend *be, struct BlockBench *b) {
+    Act *out = arena_act(&b->arena, b->pass.batch * b->pass.tokens * b->model.dim);
+    b->weights.be = be;
+    wan_block_forward(&b->pass, 0, out, b->x, &b->arena, &b->tape);
 }
 
-static void run_forward(void *context) {
+static void run_forward(const struct Backend *be, void *context) {
     struct BlockBench *b = context;
     int64_t mark = arena_mark(&b->arena);
-    Act *out = arena_act(&b->arena, b->pass.batch * b->pass.tokens * b->model.dim);
-    wan_block_forward(&b->pass, 0, out, b->x, &b->arena, &b->tape);
+    forward(be, b);
     arena_release(&b->arena, mark);
+    b->weights.be = b->operands.be;
 }
 
-static void run_both(void *context) {
+static void run_both(const struct Backend *be, void *context) {
     struct BlockBench *b = context;
     int64_t mark = arena_mark(&b->arena), n = b->pass.batch * b->pass.tokens * b->model.dim;
-    Act *out = arena_act(&b->arena, n), *dx = arena_act(&b->arena, n);
-    wan_block_forward(&b->pass, 0, out, b->x, &b->arena, &b->tape);
-    b->be->copy(b->be, dx, b->dx, n * dtype_bytes(b->be->act_dtype));
+    forward(be, b);
+    Act *dx = arena_act(&b->arena, n);
+    be->copy(be, dx, b->dx, n * dtype_bytes(be->act_dtype));
     wan_block_backward(&b->pass, 0, dx, &b->tape, b->gradients, &b->arena);
     arena_release(&b->arena, mark);
+    b->weights.be = b->operands.be;
 }
 
-/* Bytes of arena that run_both takes, and the cost of each of the two runs. */
-static int64_t block_plan(const struct BlockBench *b, struct OpTally *forward,
-                          struct OpTally *both) {
-    struct Backend *be = backend_plan_create(b->be->act_dtype);
+/* Bytes of arena that run_both takes. */
+static int64_t arena_peak(enum Dtype act_dtype, const struct BenchSize *size) {
+    struct Backend *be = backend_plan_create(act_dtype);
     struct BlockBench planned;
-    block_init(&planned, be, &b->model, b->pass.batch, b->geometry.video);
+    block_init(&planned, be, size);
     arena_init_measuring(&planned.arena, be);
-    run_forward(&planned);
-    *forward = op_tally_total(backend_plan_tallies(be));
-    run_both(&planned);
-    *both = op_tally_total(backend_plan_tallies(be));
-    both->flops -= forward->flops;
-    both->bytes -= forward->bytes;
+    run_both(be, &planned);
     int64_t peak = planned.arena.peak;
     block_free(&planned);
     be->destroy(be);
     return peak;
 }
 
-void bench_block(struct BenchReport *report, const struct Backend *be,
-                 const struct ModelConfig *model, int64_t batch, struct VideoShape video) {
+void bench_block(struct BenchReport *report, const struct Backend *be, const struct BenchSize *size,
+                 double part_seconds) {
     struct BlockBench b;
-    struct OpTally forward, both;
-    block_init(&b, be, model, batch, video);
-    arena_init(&b.arena, be, block_plan(&b, &forward, &both));
-    block_fill(&b);
+    block_init(&b, be, size);
+    arena_init(&b.arena, be, arena_peak(be->act_dtype, size));
+    bench_random_weights(&b.weights);
     bench_section(report, "one block: dim %lld, %lld heads, batch %lld x %lld tokens",
-                  (long long)model->dim, (long long)model->num_heads, (long long)batch,
+                  (long long)b.model.dim, (long long)b.model.num_heads, (long long)size->batch,
                   (long long)b.geometry.tokens);
-    forward.calls = both.calls = 1;
-    forward.seconds = bench_time(report, run_forward, &b);
-    both.seconds = bench_time(report, run_both, &b);
-    bench_row(report, "forward", forward);
+    struct OpTally once = bench_measure(report, be, run_forward, &b);
+    struct OpTally both = bench_measure(report, be, run_both, &b);
+    bench_row(report, "forward", once);
     bench_row(report, "forward and backward", both);
+    bench_ratio(report, "forward and backward / its bare products and attentions",
+                both.seconds / part_seconds, BENCH_AT_MOST, 1.12);
+    bench_utilisation(report, 3.0 * once.flops, both.seconds, 0.49);
     block_free(&b);
 }

@@ -1,6 +1,7 @@
 /* The rows of a benchmark, on the terminal and as JSON. */
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,23 +9,24 @@
 #include <string.h>
 
 #include "train/bench.h"
-#include "train/phase_timer.h"
 
 struct BenchReport {
-    const struct Backend *be;
-    double seconds, peak;
-    bool best;
-    json_t *root, *rows; /* rows: those of the present section, borrowed */
+    double seconds, peak, bandwidth, nominal_peak;
+    bool best, has_goals;   /* the goals are those of a CUDA device */
+    json_t *root, *section; /* section: the present one, borrowed */
 };
 
-struct BenchReport *bench_report_create(const struct Backend *be, double seconds, bool best) {
+struct BenchReport *bench_report_create(const struct Backend *be, double seconds, bool best,
+                                        double nominal_peak) {
     struct BenchReport *report = xcalloc(sizeof *report);
-    report->be = be;
     report->seconds = seconds;
     report->best = best;
-    report->root = json_pack("{s:s, s:s, s:i, s:s, s:f, s:[]}", "backend", be->name, "precision",
-                             dtype_name(be->act_dtype), "threads", omp_get_max_threads(), "of",
-                             best ? "best" : "median", "peak_flops", 0.0, "sections");
+    report->has_goals = strcmp(be->name, "cpu") != 0;
+    report->nominal_peak = nominal_peak;
+    report->root =
+        json_pack("{s:s, s:s, s:i, s:s, s:f, s:[]}", "backend", be->name, "precision",
+                  dtype_name(be->act_dtype), "threads", omp_get_max_threads(), "of",
+                  best ? "best" : "median", "nominal_peak_flops", nominal_peak, "sections");
     TMD_CHECK(report->root, "out of memory");
     return report;
 }
@@ -43,36 +45,87 @@ void bench_report_set_peak(struct BenchReport *report, double flops_per_second) 
     json_object_set_new(report->root, "peak_flops", json_real(flops_per_second));
 }
 
+void bench_report_set_bandwidth(struct BenchReport *report, double bytes_per_second) {
+    report->bandwidth = bytes_per_second;
+    json_object_set_new(report->root, "bandwidth", json_real(bytes_per_second));
+}
+
+/* Adds `item` to a list of the present section. */
+static void add_to(struct BenchReport *report, const char *list, json_t *item) {
+    TMD_CHECK(item && report->section, "a line of the benchmark is no UTF-8, or has no section");
+    json_array_append_new(json_object_get(report->section, list), item);
+}
+
 void bench_section(struct BenchReport *report, const char *format, ...) {
     char name[256];
     va_list args;
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    json_t *section = json_pack("{s:s, s:[]}", "name", name, "rows");
-    TMD_CHECK(section, "a section's name is no UTF-8: %s", name);
-    report->rows = json_object_get(section, "rows");
-    json_array_append_new(json_object_get(report->root, "sections"), section);
-    printf("\n%s\n  %-36s %7s %11s %9s %7s %8s\n", name, "", "calls", "ms", "GFLOP/s", "of peak",
-           "GB/s");
+    report->section = json_pack("{s:s, s:[], s:[], s:[]}", "name", name, "rows", "ratios", "notes");
+    TMD_CHECK(report->section, "a section's name is no UTF-8: %s", name);
+    json_array_append_new(json_object_get(report->root, "sections"), report->section);
+    printf("\n%s\n  %-46s %7s %11s %10s %8s %8s %8s\n", name, "", "calls", "ms", "GFLOP/s",
+           "of peak", "GB/s", "of floor");
+}
+
+double bench_floor_share(const struct BenchReport *report, struct OpTally t) {
+    double floor = 0.0;
+    if (report->peak > 0.0) floor = t.flops / report->peak;
+    if (report->bandwidth > 0.0) floor = fmax(floor, t.bytes / report->bandwidth);
+    return floor / t.seconds;
+}
+
+/* A column that is empty where there is nothing to tell. */
+static void print_column(double value, const char *format, int width) {
+    if (value > 0.0)
+        printf(format, value);
+    else
+        printf("%*s", width, "");
 }
 
 void bench_row(struct BenchReport *report, const char *name, struct OpTally t) {
-    json_array_append_new(report->rows, json_pack("{s:s, s:I, s:f, s:f, s:f}", "name", name,
-                                                  "calls", (json_int_t)t.calls, "seconds",
-                                                  t.seconds, "flops", t.flops, "bytes", t.bytes));
-    printf("  %-36s %7lld %11.3f", name, (long long)t.calls, 1e3 * t.seconds);
-    if (t.flops > 0.0)
-        printf(" %9.1f", 1e-9 * t.flops / t.seconds);
-    else
-        printf(" %9s", "");
-    if (t.flops > 0.0 && report->peak > 0.0)
-        printf(" %5.1f %%", 100.0 * t.flops / t.seconds / report->peak);
-    else
-        printf(" %7s", "");
-    if (t.bytes > 0.0) printf(" %8.1f", 1e-9 * t.bytes / t.seconds);
+    double share = bench_floor_share(report, t);
+    add_to(report, "rows",
+           json_pack("{s:s, s:I, s:f, s:f, s:f, s:f}", "name", name, "calls", (json_int_t)t.calls,
+                     "seconds", t.seconds, "flops", t.flops, "bytes", t.bytes, "floor_share",
+                     share));
+    printf("  %-46s %7lld %11.3f", name, (long long)t.calls, 1e3 * t.seconds);
+    print_column(1e-9 * t.flops / t.seconds, " %10.1f", 11);
+    print_column(report->peak > 0.0 ? 100.0 * t.flops / t.seconds / report->peak : 0.0, " %6.1f %%",
+                 9);
+    print_column(1e-9 * t.bytes / t.seconds, " %8.1f", 9);
+    print_column(100.0 * share, " %6.1f %%", 9);
     printf("\n");
     fflush(stdout);
+}
+
+void bench_ratio(struct BenchReport *report, const char *name, double ratio, enum BenchGoal goal,
+                 double bound) {
+    bool least = goal == BENCH_AT_LEAST, met = least ? ratio >= bound : ratio <= bound;
+    add_to(report, "ratios",
+           json_pack("{s:s, s:f, s:f}", "name", name, "ratio", ratio,
+                     least ? "at_least" : "at_most", bound));
+    printf("  %-62s %8.3f", name, ratio);
+    if (report->has_goals)
+        printf("   wanted: at %s %.2f%s", least ? "least" : "most", bound, met ? "" : "  MISSED");
+    printf("\n");
+    fflush(stdout);
+}
+
+void bench_utilisation(struct BenchReport *report, double model_flops, double seconds,
+                       double goal) {
+    char name[96];
+    bool nominal = report->nominal_peak > 0.0;
+    double peak = nominal ? report->nominal_peak : report->peak;
+    snprintf(name, sizeof name, "MFU, of %.1f TFLOP/s %s", 1e-12 * peak,
+             nominal ? "nominal" : "measured");
+    bench_ratio(report, name, model_flops / seconds / peak, BENCH_AT_LEAST, goal);
+}
+
+void bench_note(struct BenchReport *report, const char *text) {
+    add_to(report, "notes", json_string(text));
+    printf("  %s\n", text);
 }
 
 bool bench_report_write(const struct BenchReport *report, const char *path, struct Error *err) {
@@ -89,37 +142,7 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double choose(bool best, double *values, int n) {
-    qsort(values, (size_t)n, sizeof *values, compare_doubles);
-    return values[best ? 0 : n / 2];
-}
-
-static double time_runs(const struct BenchReport *report, bool best, void (*run)(void *context),
-                        void *context) {
-    enum { AT_LEAST = 3, AT_MOST = 1000 };
-    double times[AT_MOST], begin = wall_seconds();
-    int n = 0;
-    run(context);
-    report->be->finish(report->be);
-    for (double now = begin; n < AT_MOST && (n < AT_LEAST || now - begin < report->seconds); n++) {
-        double start = wall_seconds();
-        run(context);
-        report->be->finish(report->be);
-        now = wall_seconds();
-        times[n] = now - start;
-    }
-    return choose(best, times, n);
-}
-
 double bench_choose(const struct BenchReport *report, double *values, int n) {
-    return choose(report->best, values, n);
-}
-
-double bench_time(const struct BenchReport *report, void (*run)(void *context), void *context) {
-    return time_runs(report, report->best, run, context);
-}
-
-double bench_least_time(const struct BenchReport *report, void (*run)(void *context),
-                        void *context) {
-    return time_runs(report, true, run, context);
+    qsort(values, (size_t)n, sizeof *values, compare_doubles);
+    return values[report->best ? 0 : n / 2];
 }

@@ -6,8 +6,8 @@
 
 struct BenchFlags {
     const char *what, *json, *of, *device, *precision;
-    double seconds;
-    int64_t frames, height, width;
+    double seconds, nominal;
+    int64_t frames, height, width, side;
 };
 
 #define BENCH_FLAG(flag, kind, fallback_, min_, max_, help_)                                       \
@@ -21,8 +21,9 @@ static const struct Arg bench_args[] = {
      .type = ARG_CHOICE,
      .offset = offsetof(struct BenchFlags, what),
      .fallback = "all",
-     .choices = "all|machine|gemm|block|step",
-     .help = "one part only; the machine's peak is measured in any case"},
+     .choices = "all|machine|gemm|attention|elementwise|block|step|recompute",
+     .help =
+         "one part only; the machine's peak is measured in any case, and with a block its parts"},
     {.name = "of",
      .type = ARG_CHOICE,
      .offset = offsetof(struct BenchFlags, of),
@@ -43,6 +44,13 @@ static const struct Arg bench_args[] = {
      .help = "of activations on cuda; with CONFIG its device.precision counts instead"},
     BENCH_FLAG(json, ARG_TEXT, "", 0, 0, "write the numbers to this file too"),
     BENCH_FLAG(seconds, ARG_REAL, "0.3", 0.001, 3600, "how long to repeat each measurement"),
+    BENCH_FLAG(side, ARG_INT, "8192", 16, 65536, "of the square product that is a device's peak"),
+    {.name = "nominal-tflops",
+     .type = ARG_REAL,
+     .offset = offsetof(struct BenchFlags, nominal),
+     .fallback = "0",
+     .max = 1e6,
+     .help = "the published peak, which MFU is then told of; 0: the measured one"},
     BENCH_FLAG(frames, ARG_INT, "4", 1, 1e5, "latent frames of a sample of CONFIG's step"),
     BENCH_FLAG(height, ARG_INT, "16", 1, 1e5, "latent rows"),
     BENCH_FLAG(width, ARG_INT, "16", 1, 1e5, "latent columns"),
@@ -50,16 +58,18 @@ static const struct Arg bench_args[] = {
 
 static const struct ArgTable bench_table = {
     .usage = "tmd bench [CONFIG] [section.key=value ...] [flags]",
-    .help = "Measures this machine's multiply-add peak and copy bandwidth, and what share of them\n"
-            "matrix products and a block reach; with CONFIG also its model's own layers, and the\n"
-            "steps of its stage by phase and operation, on random data of train.micro_batch\n"
-            "samples.  OMP_NUM_THREADS chooses the threads.",
+    .help =
+        "Measures this machine's peak in arithmetic and in copying, and how near to it a block's\n"
+        "products, attentions and passes over memory come, and the whole block: CONFIG's, or a\n"
+        "middle-sized one; with CONFIG also the steps of its stage by phase and operation, on\n"
+        "random data of train.micro_batch samples.  `recompute`: that step with each value of\n"
+        "train.recompute.  OMP_NUM_THREADS chooses the threads.",
     .args = bench_args,
     .n_args = sizeof bench_args / sizeof *bench_args,
     .max_operands = -1,
 };
 
-/* What a block is measured at besides CONFIG's: 512 tokens of width 512. */
+/* What is measured without CONFIG: 512 tokens of width 512. */
 static const struct ModelConfig middle_model = {.dim = 512,
                                                 .ffn_dim = 2048,
                                                 .num_heads = 8,
@@ -86,34 +96,56 @@ static bool read_config(struct Config *config, const struct Operands *operands,
 }
 
 static void measure(struct BenchReport *report, const struct BenchFlags *flags,
-                    const struct Backend *be, const struct Config *config,
+                    const struct BenchBackends *backends, const struct Config *config,
                     struct VideoShape video) {
-    const struct ModelConfig *model = config ? &config->model : NULL;
-    int64_t batch = config ? config->train.micro_batch : 1;
-    bench_machine(report, be);
-    if (wanted(flags, "gemm")) bench_gemm(report, be, model, batch, video);
-    if (wanted(flags, "block")) {
-        bench_block(report, be, &middle_model, 1, middle_video);
-        if (model) bench_block(report, be, model, batch, video);
-    }
+    struct BenchSize size = {&middle_model, 1, middle_video};
+    if (config) size = (struct BenchSize){&config->model, config->train.micro_batch, video};
+    const struct Backend *be = backends->be;
+    bool block = wanted(flags, "block");
+    double parts = 0.0; /* seconds of the block's products and attentions */
+    bench_machine(report, be, flags->side);
+    if (!config && wanted(flags, "gemm")) bench_squares(report, be);
+    if (block || wanted(flags, "gemm")) parts += bench_layers(report, backends, &size);
+    if (block || wanted(flags, "attention")) parts += bench_attention(report, backends, &size);
+    if (wanted(flags, "elementwise")) bench_elementwise(report, be, &size);
+    if (block) bench_block(report, be, &size, parts);
     if (config && wanted(flags, "step")) bench_steps(report, be, config, video);
+    if (config && strcmp(flags->what, "recompute") == 0) bench_policies(report, be, config, video);
 }
 
 static struct BackendChoice choose_backend(const struct BenchFlags *flags,
                                            const struct Config *config) {
-    if (config) return config_device(config);
     struct BackendChoice choice = {
-        .kind = strcmp(flags->device, "cuda") == 0 ? BACKEND_CUDA : BACKEND_CPU};
+        .kind = strcmp(flags->device, "cuda") == 0 ? BACKEND_CUDA : BACKEND_CPU, .graphs = true};
     dtype_parse(flags->precision, &choice.precision);
+    if (config) choice = config_device(config);
+    choice.tune_gemm = true;
     return choice;
 }
 
-static bool bench_on(const struct BenchFlags *flags, const struct Backend *be,
+static void close_backends(const struct BenchBackends *backends) {
+    struct Backend *all[] = {backends->be, backends->first_suggestion, backends->deterministic};
+    for (int i = 0; i < 3; i++)
+        if (all[i]) all[i]->destroy(all[i]);
+}
+
+static bool open_backends(struct BenchBackends *backends, struct BackendChoice choice,
+                          struct Error *err) {
+    struct BackendChoice suggestion = choice, deterministic = choice;
+    suggestion.tune_gemm = false;
+    deterministic.deterministic = true;
+    return backend_open(choice, 0, &backends->be, err) &&
+           backend_open(suggestion, 0, &backends->first_suggestion, err) &&
+           backend_open(deterministic, 0, &backends->deterministic, err);
+}
+
+static bool bench_on(const struct BenchFlags *flags, const struct BenchBackends *backends,
                      const struct Config *config, struct VideoShape video, struct Error *err) {
-    if (config && !bench_fits(config, video, be->act_dtype, err)) return false;
-    struct BenchReport *report =
-        bench_report_create(be, flags->seconds, strcmp(flags->of, "best") == 0);
-    measure(report, flags, be, config, video);
+    bool steps = config && wanted(flags, "step");
+    if (steps && !bench_fits(config, video, backends->be, err)) return false;
+    struct BenchReport *report = bench_report_create(
+        backends->be, flags->seconds, strcmp(flags->of, "best") == 0, 1e12 * flags->nominal);
+    measure(report, flags, backends, config, video);
     bool ok = !flags->json || bench_report_write(report, flags->json, err);
     bench_report_destroy(report);
     return ok;
@@ -123,17 +155,18 @@ static bool bench(const struct BenchFlags *flags, const struct Operands *operand
                   struct Error *err) {
     struct VideoShape video = {flags->frames, flags->height, flags->width};
     bool configured = operands->n > 0;
+    bool of_steps = strcmp(flags->what, "step") == 0 || strcmp(flags->what, "recompute") == 0;
+    struct BenchBackends backends = {0};
     struct Config config;
-    struct Backend *be;
     config_init(&config);
     bool ok = !configured || read_config(&config, operands, video, err);
-    if (ok && !configured && strcmp(flags->what, "step") == 0)
-        ok = error_set(err, "bench: --what step needs a CONFIG; usage: %s", bench_table.usage);
-    if (ok) ok = backend_open(choose_backend(flags, configured ? &config : NULL), 0, &be, err);
-    if (ok) {
-        ok = bench_on(flags, be, configured ? &config : NULL, video, err);
-        be->destroy(be);
-    }
+    if (ok && !configured && of_steps)
+        ok = error_set(err, "bench: --what %s needs a CONFIG; usage: %s", flags->what,
+                       bench_table.usage);
+    const struct Config *given = configured ? &config : NULL;
+    ok = ok && open_backends(&backends, choose_backend(flags, given), err) &&
+         bench_on(flags, &backends, given, video, err);
+    close_backends(&backends);
     config_free(&config);
     return ok;
 }

@@ -59,7 +59,8 @@ static bool run(const struct ReplayFlags *flags, const char *folder, struct Tens
                 struct Error *err) {
     struct BackendChoice choice = {
         .kind = strcmp(flags->device, "cuda") == 0 ? BACKEND_CUDA : BACKEND_CPU,
-        .deterministic = true};
+        .deterministic = true,
+        .graphs = true};
     struct Backend *be;
     dtype_parse(flags->precision, &choice.precision);
     if (!backend_open(choice, 0, &be, err)) return false;

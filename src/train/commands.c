@@ -7,6 +7,7 @@
 #include "train/bench.h"
 #include "train/cmd_config.h"
 #include "train/cmd_eval.h"
+#include "train/cmd_plan.h"
 #include "train/cmd_sample.h"
 #include "train/cmd_train.h"
 #include "train/replay.h"
@@ -15,6 +16,7 @@ const struct Command commands[] = {
     {"data", "draw, cut, describe or verify datasets", cmd_data},
     {"import", "bring in a Wan2.1 folder", cmd_import},
     {"config", "print the resolved configuration, or every key", cmd_config},
+    {"plan", "tell what a run would take on machines that are not at hand", cmd_plan},
     {"train", "train a stage, on one or many ranks", cmd_train},
     {"sample", "sample from a checkpoint into a dataset", cmd_sample},
     {"eval", "compare samplers with each other and with held-out clips", cmd_eval},

@@ -271,5 +271,7 @@ struct BackendChoice config_device(const struct Config *config) {
     const struct DeviceConfig *device = &config->device;
     return (struct BackendChoice){.kind = device->backend,
                                   .precision = device->precision,
-                                  .deterministic = device->deterministic};
+                                  .deterministic = device->deterministic,
+                                  .tune_gemm = device->tune_gemm,
+                                  .graphs = device->graphs};
 }

@@ -16,6 +16,7 @@
 
 enum Stage { STAGE_TEACHER, STAGE_KD, STAGE_STAGE1, STAGE_STAGE2 };
 enum Stage1Method { STAGE1_MEANFLOW, STAGE1_TM };
+enum Recompute { RECOMPUTE_NONE, RECOMPUTE_FULL, RECOMPUTE_KEEP_ATTENTION };
 enum Schedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE };
 enum Solver { SOLVER_EULER };
 
@@ -69,7 +70,7 @@ struct EmaConfig {
 struct TrainConfig {
     enum Stage stage;
     int64_t seed, iterations, global_batch, micro_batch; /* micro_batch: samples per rank and pass */
-    bool recompute;
+    enum Recompute recompute; /* what backward computes again of a block's activations */
     int64_t max_skipped;  /* non-finite steps in a row before the run stops */
     int64_t log_every;
     int64_t dump_at;      /* iteration whose step is written as a replay case; -1: none */
@@ -79,7 +80,7 @@ struct TrainConfig {
 struct DeviceConfig {
     enum BackendKind backend;
     enum Dtype precision;
-    bool deterministic;
+    bool deterministic, tune_gemm, graphs;
 };
 
 struct DataConfig {

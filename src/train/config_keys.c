@@ -71,6 +71,10 @@ static const struct KeyChoice methods[] = {
     {"meanflow", STAGE1_MEANFLOW}, {"tm", STAGE1_TM}, {NULL, 0}};
 static const struct KeyChoice vsd_norms[] = {
     {"paper", VSD_NORM_PAPER}, {"dmd2", VSD_NORM_DMD2}, {NULL, 0}};
+static const struct KeyChoice recomputes[] = {{"none", RECOMPUTE_NONE},
+                                              {"full", RECOMPUTE_FULL},
+                                              {"keep_attention", RECOMPUTE_KEEP_ATTENTION},
+                                              {NULL, 0}};
 static const struct KeyChoice schedules[] = {
     {"constant", SCHEDULE_CONSTANT}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
 static const struct KeyChoice fusions[] = {
@@ -212,8 +216,9 @@ const struct ConfigKey config_keys[] = {
     INT(train, global_batch, WITHIN(1, 1000000), "64", "samples per update, over all ranks"),
     INT(train, micro_batch, WITHIN(1, 256), "1",
         "samples per rank and pass; the rest is gradient accumulation"),
-    BOOL(train, recompute, "false",
-         "compute a block's activations again in backward: less memory, the same bits"),
+    ENUM(train, recompute, Recompute, recomputes, "none",
+         "what backward computes again: none; full: a block's activations from its input; "
+         "keep_attention: those but what its attentions gave; less memory, the same bits"),
     INT(train, max_skipped, COUNT(1), "10", "non-finite steps in a row that end the run"),
     INT(train, log_every, COUNT(1), "10", "iterations from one logged line to the next"),
     INT(train, dump_at, COUNT(-1), "-1", "iteration to write as a replay case; -1: none"),
@@ -223,6 +228,10 @@ const struct ConfigKey config_keys[] = {
          "cuda: of activations and of weights in products; masters and sums are f32, as is the cpu"),
     BOOL(device, deterministic, "false",
          "cuda: the same bits every time, from the attention's backward too"),
+    BOOL(device, tune_gemm, "true",
+         "cuda: time the library's algorithms for each matrix product once, and keep the fastest"),
+    BOOL(device, graphs, "true",
+         "cuda: passes without gradient are kept as CUDA graphs and launched whole; the same bits"),
 
     STRING_LIST(data, files, "[]", "HDF5 files that together form the data set"),
     INT(data, prefetch, WITHIN(1, 1024), "2", "batches read ahead"),

@@ -152,32 +152,33 @@ static bool make_part(const struct Networks *nets, struct Dataset *prompts, cons
     return ok;
 }
 
-bool kd_pairs_open(const struct Networks *nets, struct Dataset *prompts, struct Comm *comm,
-                   struct Dataset **pairs, struct Error *err) {
+bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,
+                   struct Error *err) {
     const struct Config *config = nets->config;
-    char *folder = pairs_folder(config), **paths = xcalloc((size_t)comm->n_ranks * sizeof *paths);
+    int64_t first = part_start(config, comm, comm->rank);
+    int64_t n = part_start(config, comm, comm->rank + 1) - first;
+    char *folder = pairs_folder(config), *path = part_path(config, first, n);
     struct stat info;
     bool ok = mkdir(folder, 0777) == 0 || errno == EEXIST ||
               error_set(err, "%s: cannot make this folder: %s", folder, strerror(errno));
-    for (int rank = 0; rank < comm->n_ranks; rank++) {
-        int64_t first = part_start(config, comm, rank), n = part_start(config, comm, rank + 1) - first;
-        paths[rank] = part_path(config, first, n);
-        if (ok && rank == comm->rank && stat(paths[rank], &info) != 0) {
-            if (comm->rank == 0)
-                printf("the teacher makes %lld pairs\n", (long long)config->kd.pairs);
-            ok = make_part(nets, prompts, paths[rank], first, n, err);
-        }
+    if (ok && stat(path, &info) != 0) {
+        if (comm->rank == 0) printf("the teacher makes %lld pairs\n", (long long)config->kd.pairs);
+        ok = make_part(nets, prompts, path, first, n, err);
     }
-    /* nobody opens a part before all are there, or have failed */
-    double failed = !ok;
-    comm->sum_f64(comm, &failed, 1);
-    if (ok && failed > 0.0) ok = error_set(err, "%s: another rank could not make its part", folder);
-    if (ok) {
-        *pairs = dataset_open(paths, comm->n_ranks, err);
-        ok = *pairs != NULL;
-    }
-    for (int rank = 0; rank < comm->n_ranks; rank++) free(paths[rank]);
-    free(paths);
+    free(path);
     free(folder);
     return ok;
+}
+
+struct Dataset *kd_pairs_open(const struct Config *config, const struct Comm *comm,
+                              struct Error *err) {
+    char **paths = xcalloc((size_t)comm->n_ranks * sizeof *paths);
+    for (int rank = 0; rank < comm->n_ranks; rank++) {
+        int64_t first = part_start(config, comm, rank);
+        paths[rank] = part_path(config, first, part_start(config, comm, rank + 1) - first);
+    }
+    struct Dataset *pairs = dataset_open(paths, comm->n_ranks, err);
+    for (int rank = 0; rank < comm->n_ranks; rank++) free(paths[rank]);
+    free(paths);
+    return pairs;
 }

@@ -13,9 +13,12 @@
 /* Fills the start noise of pair `pair`, one latent. */
 void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device);
 
-/* Makes what is missing and opens the pairs as one dataset of kd.pairs samples.  Collective; false on the
- * rank that failed. */
-bool kd_pairs_open(const struct Networks *nets, struct Dataset *prompts, struct Comm *comm,
-                   struct Dataset **pairs, struct Error *err);
+/* Makes this rank's part, unless it is there already. */
+bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,
+                   struct Error *err);
+
+/* The parts of all ranks as one dataset of kd.pairs samples, or NULL.  Not before every rank has made
+ * its own. */
+struct Dataset *kd_pairs_open(const struct Config *config, const struct Comm *comm, struct Error *err);
 
 #endif

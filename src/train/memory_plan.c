@@ -44,9 +44,8 @@ struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShap
     plan.batch = backend_plan_allocated(be);
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!nets->plan.present[role]) continue;
-        int parts = nets->plan.trained[role] ? WEIGHTS_TRAINED : 0;
-        if (role == (int)nets->plan.main && nets->plan.ema) parts |= WEIGHTS_EMA;
-        plan.weights[role] = weights_bytes(be, networks_table(nets, (enum Role)role), parts);
+        plan.weights[role] =
+            weights_bytes(be, networks_table(nets, (enum Role)role), nets->weights[role].parts);
         plan.batch -= plan.weights[role];
     }
     plan.step = step_peak(&learner);

@@ -43,7 +43,15 @@ void networks_init(struct Networks *nets, const struct Config *config, const str
         if (!plan.present[role]) continue;
         int parts = plan.trained[role] ? WEIGHTS_TRAINED : 0;
         if (role == (int)plan.main && plan.ema) parts |= WEIGHTS_EMA;
+        /* never trained in the same step, student and fake score share one gradient */
+        bool shares = role == ROLE_FAKE && plan.trained[ROLE_FAKE] && plan.trained[ROLE_STUDENT];
+        if (shares) parts &= ~WEIGHTS_GRAD;
         weights_alloc(&nets->weights[role], be, networks_table(nets, (enum Role)role), parts);
+        if (shares) {
+            TMD_CHECK(nets->wan_table.n_elems <= nets->student_table.n_elems,
+                      "a student smaller than its teacher");
+            nets->weights[role].grad = nets->weights[ROLE_STUDENT].grad;
+        }
         nets->frozen[role] = nets->weights[role];
         nets->frozen[role].grad = NULL;
     }
@@ -77,6 +85,13 @@ struct Discriminator networks_discriminator(const struct Networks *nets, enum Vi
     return (struct Discriminator){.weights = view_of(nets, ROLE_DISCRIMINATOR, view),
                                   .model = nets->config->model,
                                   .config = nets->config->discriminator};
+}
+
+enum Keep networks_keep(const struct Networks *nets) {
+    static const enum Keep keeps[] = {[RECOMPUTE_NONE] = KEEP_ALL,
+                                      [RECOMPUTE_FULL] = KEEP_INPUTS,
+                                      [RECOMPUTE_KEEP_ATTENTION] = KEEP_ATTENTION};
+    return keeps[nets->config->train.recompute];
 }
 
 int64_t networks_latent_elems(const struct Networks *nets) {

@@ -43,6 +43,9 @@ struct Wan networks_wan(const struct Networks *nets, enum Role role, enum View v
 struct Student networks_student(const struct Networks *nets, enum View view);
 struct Discriminator networks_discriminator(const struct Networks *nets, enum View view);
 
+/* What training keeps of a forward pass (train.recompute). */
+enum Keep networks_keep(const struct Networks *nets);
+
 /* Elements of one latent, and of one sample's text. */
 int64_t networks_latent_elems(const struct Networks *nets);
 int64_t networks_text_elems(const struct Networks *nets);

@@ -115,8 +115,7 @@ static bool run_dit(struct Replay *r, struct Error *err) {
     int64_t n = f->batch * networks_latent_elems(&r->nets);
     int64_t n_out = f->batch * video_elems(f->video, f->config.model.out_dim);
     float *velocity = arena_f32(&r->arena, n_out), *dx = arena_f32(&r->arena, n);
-    enum Keep keep = f->config.train.recompute ? KEEP_INPUTS : KEEP_ALL;
-    wan_forward(&wan, in, velocity, NULL, keep, &r->arena, r->wan);
+    wan_forward(&wan, in, velocity, NULL, networks_keep(&r->nets), &r->arena, r->wan);
     wan_backward(&wan, dx, grad_out, NULL, r->wan, true, &r->arena);
     add_video_of(r, "out.velocity", velocity, f->config.model.out_dim);
     add_video(r, "grad.x", dx);

@@ -193,8 +193,8 @@ bool run_state_load(struct RunState *state, struct Networks *nets, const char *p
 }
 
 static void report_skipped(void *context, const char *path, const char *reason) {
-    (void)path;
-    if (*(bool *)context) fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason);
+    (void)context, (void)path;
+    fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason);
 }
 
 /* A new run must not mix its checkpoints with those of another. */
@@ -209,7 +209,7 @@ static bool folder_is_unused(const struct Config *config, struct Error *err) {
     return ok;
 }
 
-bool run_resume_path(const struct Config *config, bool verbose, char **path, struct Error *err) {
+bool run_resume_path(const struct Config *config, char **path, struct Error *err) {
     *path = NULL;
     if (strcmp(config->resume, "none") == 0) return folder_is_unused(config, err);
     if (strcmp(config->resume, "auto") != 0) {
@@ -217,7 +217,7 @@ bool run_resume_path(const struct Config *config, bool verbose, char **path, str
         return true;
     }
     char *folder = run_checkpoint_folder(config);
-    bool ok = ckpt_newest_valid(folder, path, report_skipped, &verbose, err);
+    bool ok = ckpt_newest_valid(folder, path, report_skipped, NULL, err);
     free(folder);
     return ok;
 }
@@ -225,40 +225,39 @@ bool run_resume_path(const struct Config *config, bool verbose, char **path, str
 /* ---- starting ---- */
 
 /* A run's folder stands for its newest valid checkpoint. */
-static bool checkpoint_at(const char *path, char **file, struct Error *err) {
+static bool checkpoint_at(const char *path, bool quiet, char **file, struct Error *err) {
     struct stat info;
-    bool verbose = true;
     if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
         *file = xstrdup(path);
         return true;
     }
     char *folder = xprintf("%s/checkpoints", path);
-    bool ok = ckpt_newest_valid(folder, file, report_skipped, &verbose, err);
+    bool ok = ckpt_newest_valid(folder, file, quiet ? NULL : report_skipped, NULL, err);
     if (ok && !*file) ok = error_set(err, "%s: holds no checkpoint", folder);
     free(folder);
     return ok;
 }
 
-static bool group_of(struct Ckpt *ckpt, const char *const *roles, int n_roles, bool use_ema,
-                     char group[64], struct Error *err) {
+static bool group_of(struct Ckpt *ckpt, const struct WeightsSource *source, char group[64],
+                     struct Error *err) {
     int64_t first;
-    for (int i = 0; i < n_roles; i++)
-        for (int ema = use_ema; ema >= 0; ema--) {
-            snprintf(group, 64, "%s/%s", roles[i], ema ? "ema" : "param");
+    for (int i = 0; i < source->n_roles; i++)
+        for (int ema = source->use_ema; ema >= 0; ema--) {
+            snprintf(group, 64, "%s/%s", source->roles[i], ema ? "ema" : "param");
             if (ckpt_group(ckpt, group, &first) > 0) return true;
         }
-    return error_set(err, "%s: holds no weights of the %s", ckpt_path(ckpt), roles[0]);
+    return error_set(err, "%s: holds no weights of the %s", ckpt_path(ckpt), source->roles[0]);
 }
 
-bool run_read_weights(const char *path, const char *const *roles, int n_roles, bool use_ema,
-                      bool partial, const struct ParamTable *table, float *host, struct Error *err) {
+bool run_read_weights(const struct WeightsSource *source, const struct ParamTable *table, float *host,
+                      struct Error *err) {
     struct Ckpt *ckpt;
     char *file, group[64];
-    if (!checkpoint_at(path, &file, err)) return false;
+    if (!checkpoint_at(source->path, source->quiet, &file, err)) return false;
     bool ok = ckpt_open(file, &ckpt, err);
     if (ok) {
-        ok = group_of(ckpt, roles, n_roles, use_ema, group, err) &&
-             read_tensors(ckpt, group, table, partial, host, err);
+        ok = group_of(ckpt, source, group, err) &&
+             read_tensors(ckpt, group, table, source->partial, host, err);
         ckpt_close(ckpt);
     }
     free(file);
@@ -266,7 +265,8 @@ bool run_read_weights(const char *path, const char *const *roles, int n_roles, b
 }
 
 /* A role's start: initial values, over them what the configured checkpoints give. */
-static bool start_role(struct Networks *nets, enum Role role, float *host, struct Error *err) {
+static bool start_role(struct Networks *nets, enum Role role, bool quiet, float *host,
+                       struct Error *err) {
     static const char *const teacher_first[] = {"teacher", "student"};
     static const char *const student_only[] = {"student"};
     const struct Config *config = nets->config;
@@ -274,22 +274,30 @@ static bool start_role(struct Networks *nets, enum Role role, float *host, struc
     const struct ParamTable *table = networks_table(nets, role);
     params_initialise(table, (uint64_t)config->train.seed, host);
     if (role == ROLE_DISCRIMINATOR) return true;
-    if (role == ROLE_STUDENT && *init->student)
-        return run_read_weights(init->student, student_only, 1, init->use_ema, false, table, host, err);
-    /* the student begins as the teacher, its flow head's own tensors at their initial values */
-    if (*init->teacher)
-        return run_read_weights(init->teacher, teacher_first, 2, init->use_ema, role == ROLE_STUDENT,
-                                table, host, err);
-    return true;
+    struct WeightsSource source = {.use_ema = init->use_ema, .quiet = quiet};
+    if (role == ROLE_STUDENT && *init->student) {
+        source.path = init->student;
+        source.roles = student_only;
+        source.n_roles = 1;
+    } else if (*init->teacher) {
+        /* the student begins as the teacher, its flow head's own tensors at their initial values */
+        source.path = init->teacher;
+        source.roles = teacher_first;
+        source.n_roles = 2;
+        source.partial = role == ROLE_STUDENT;
+    } else {
+        return true;
+    }
+    return run_read_weights(&source, table, host, err);
 }
 
-bool run_init_weights(struct Networks *nets, struct Error *err) {
+bool run_init_weights(struct Networks *nets, bool quiet, struct Error *err) {
     bool ok = true;
     for (int role = 0; ok && role < ROLE_COUNT; role++) {
         if (!nets->plan.present[role]) continue;
         int64_t n_elems = networks_table(nets, (enum Role)role)->n_elems;
         float *host = xmalloc((size_t)n_elems * sizeof *host);
-        ok = start_role(nets, (enum Role)role, host, err);
+        ok = start_role(nets, (enum Role)role, quiet, host, err);
         if (ok) weights_upload(&nets->weights[role], host);
         if (ok && nets->weights[role].ema)
             nets->be->upload(nets->be, nets->weights[role].ema, host,

@@ -44,8 +44,12 @@ static bool read_weights(const struct Networks *nets, struct SampledModel model,
     bool from_teacher = model.role == ROLE_TEACHER || model.untrained;
     /* what the teacher lacks, the flow head's own tensors, keeps these initial values */
     params_initialise(table, (uint64_t)nets->config->train.seed, host);
-    return run_read_weights(model.path, from_teacher ? teacher : student, 1, model.use_ema,
-                            model.untrained, table, host, err);
+    struct WeightsSource source = {.path = model.path,
+                                   .roles = from_teacher ? teacher : student,
+                                   .n_roles = 1,
+                                   .use_ema = model.use_ema,
+                                   .partial = model.untrained};
+    return run_read_weights(&source, table, host, err);
 }
 
 static bool load_weights(struct Networks *nets, struct SampledModel model, struct Error *err) {

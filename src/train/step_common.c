@@ -16,10 +16,6 @@ float *step_latents(const struct StepContext *ctx, int64_t batch) {
     return arena_f32(ctx->arena, batch * networks_latent_elems(ctx->nets));
 }
 
-enum Keep step_keep(const struct StepContext *ctx) {
-    return ctx->nets->config->train.recompute ? KEEP_INPUTS : KEEP_ALL;
-}
-
 void step_combine(const struct StepContext *ctx, int64_t batch, float *out, int n_terms,
                   const struct Term *terms) {
     double coef[COMBINE_MAX_TERMS * STUDENT_MAX_BATCH];

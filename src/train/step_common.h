@@ -16,9 +16,6 @@ struct StepTapes {
 /* A buffer for a batch of latents. */
 float *step_latents(const struct StepContext *ctx, int64_t batch);
 
-/* What training keeps of a forward pass (train.recompute). */
-enum Keep step_keep(const struct StepContext *ctx);
-
 /* out[b] = sum_k coef[k][b] in[k][b]. */
 struct Term {
     const float *in;

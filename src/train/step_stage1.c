@@ -143,9 +143,10 @@ void step_stage1(const struct StepContext *ctx, const struct StepInputs *in,
 
     struct WanInputs inputs = {
         .batch = batch, .x = x_t, .host_t = in->t, .text = step_text(ctx, in)};
-    struct MainFeature m = student_backbone_forward(&student, inputs, step_keep(ctx), ctx->arena,
-                                                    &ctx->tapes->backbone);
-    flow_head_forward(&student, m, batch, out->u, y_s, in->s, in->r, step_keep(ctx), ctx->arena,
+    enum Keep keep = networks_keep(ctx->nets);
+    struct MainFeature m =
+        student_backbone_forward(&student, inputs, keep, ctx->arena, &ctx->tapes->backbone);
+    flow_head_forward(&student, m, batch, out->u, y_s, in->s, in->r, keep, ctx->arena,
                       &ctx->tapes->head);
     step_combine(ctx, batch, out->u, 2,
                  (struct Term[]){{in->y1, NULL, 1.0}, {out->u, NULL, -1.0}});

@@ -109,7 +109,7 @@ void step_student(const struct StepContext *ctx, const struct StepInputs *in,
     out->vsd = arena_f64(ctx->arena, batch);
     out->gan = arena_f64(ctx->arena, batch);
     float *x_hat_t = step_latents(ctx, batch), *dx_hat = step_latents(ctx, batch);
-    generate_and_renoise(ctx, in, VIEW_TRAINED, step_keep(ctx), out->x_hat, x_hat_t);
+    generate_and_renoise(ctx, in, VIEW_TRAINED, networks_keep(ctx->nets), out->x_hat, x_hat_t);
 
     int64_t mark = arena_mark(ctx->arena); /* beyond it: what only the losses need */
     float *v_cond = step_latents(ctx, batch);
@@ -117,7 +117,8 @@ void step_student(const struct StepContext *ctx, const struct StepInputs *in,
     if (adversarial) taps = taps_alloc(ctx, batch);
     struct WanInputs inputs = {.batch = batch, .x = x_hat_t, .host_t = in->t, .text = in->text};
     wan_forward(&teacher, inputs, v_cond, adversarial ? &taps : NULL,
-                adversarial ? step_keep(ctx) : KEEP_NOTHING, ctx->arena, &ctx->tapes->teacher);
+                adversarial ? networks_keep(ctx->nets) : KEEP_NOTHING, ctx->arena,
+                &ctx->tapes->teacher);
     score_pair(ctx, in, x_hat_t, v_cond, out);
     be->vsd_direction(be, out->vsd, dx_hat, out->x_hat, out->g_fake, out->g_teacher,
                       config->stage2.vsd_norm, batch, networks_latent_elems(ctx->nets));
@@ -139,7 +140,7 @@ static void fake_score_update(const struct StepContext *ctx, const struct StepIn
     float *v = step_latents(ctx, in->batch), *residual = step_latents(ctx, in->batch);
     struct WanInputs inputs = {
         .batch = in->batch, .x = x_hat_t, .host_t = in->t, .text = in->text};
-    wan_forward(&fake, inputs, v, NULL, step_keep(ctx), ctx->arena, &ctx->tapes->other);
+    wan_forward(&fake, inputs, v, NULL, networks_keep(ctx->nets), ctx->arena, &ctx->tapes->other);
     denoised(ctx, in->batch, residual, x_hat_t, v, in->t);
     step_combine(ctx, in->batch, residual, 2,
                  (struct Term[]){{residual, NULL, 1.0}, {out->x_hat, NULL, -1.0}});

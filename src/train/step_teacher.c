@@ -24,7 +24,7 @@ void step_teacher(const struct StepContext *ctx, const struct StepInputs *in,
 
     struct WanInputs inputs = {
         .batch = batch, .x = x_t, .host_t = in->t, .text = step_text(ctx, in)};
-    wan_forward(&wan, inputs, v, NULL, step_keep(ctx), ctx->arena, &ctx->tapes->teacher);
+    wan_forward(&wan, inputs, v, NULL, networks_keep(ctx->nets), ctx->arena, &ctx->tapes->teacher);
     square_loss(ctx, batch, out->squares, dv, v, y);
     wan_backward(&wan, NULL, dv, NULL, &ctx->tapes->teacher, ctx->last, ctx->arena);
 }
@@ -37,7 +37,7 @@ void step_kd(const struct StepContext *ctx, const struct StepInputs *in, struct 
     float *dx_hat = step_latents(ctx, batch);
     struct GeneratorInputs inputs = step_generator_inputs(ctx, in);
     inputs.wan.x = in->x1; /* one step from pure noise: the first point of a sampler's path */
-    generator_forward(&student, inputs, out->x_hat, step_keep(ctx), ctx->arena,
+    generator_forward(&student, inputs, out->x_hat, networks_keep(ctx->nets), ctx->arena,
                       &ctx->tapes->generator);
     square_loss(ctx, batch, out->squares, dx_hat, out->x_hat, in->x);
     generator_backward(&student, dx_hat, &ctx->tapes->generator, ctx->last, ctx->arena);

@@ -56,6 +56,15 @@ static bool write_resolved_config(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
+/* Told before anything is loaded, below the table that says where it goes. */
+static bool fits(struct Trainer *t, struct Error *err) {
+    int64_t there = backend_free_bytes(t->be);
+    return t->memory_bytes <= there ||
+           error_set(err, "the run does not fit the memory of its device (%s): expected at most %.1f MB, "
+                          "got %.1f MB; a smaller train.micro_batch or train.recompute=full needs less",
+                     t->be->name, 1e-6 * (double)there, 1e-6 * (double)t->memory_bytes);
+}
+
 static bool allocate(struct Trainer *t, struct Error *err) {
     const struct Config *config = t->config;
     struct VideoShape video = data_video_shape(dataset_info(t->dataset));
@@ -63,6 +72,7 @@ static bool allocate(struct Trainer *t, struct Error *err) {
     int64_t capacity = t->n_local < config->train.micro_batch ? t->n_local : config->train.micro_batch;
     t->memory_bytes = memory_plan_total(&plan);
     if (t->comm->rank == 0) memory_plan_print(&plan, stdout);
+    if (!fits(t, err)) return false;
     int64_t n_text = config->model.text_len * config->model.text_dim;
     float *negative = xmalloc((size_t)n_text * sizeof *negative);
     bool ok = dataset_read_negative(t->dataset, config->model.text_len, negative, err);
@@ -82,12 +92,12 @@ static bool load_state(struct Trainer *t, struct Error *err) {
     char chosen[4096] = "";
     bool ok = true;
     if (t->comm->rank == 0) {
-        ok = run_resume_path(t->config, true, &path, err);
+        ok = run_resume_path(t->config, &path, err);
         if (ok && path) snprintf(chosen, sizeof chosen, "%s", path);
         if (ok) free(path);
     }
     t->comm->broadcast(t->comm, chosen, sizeof chosen, 0);
-    ok = ok && run_init_weights(&t->learner.nets, err);
+    ok = ok && run_init_weights(&t->learner.nets, t->comm->rank != 0, err);
     if (ok && *chosen) ok = run_state_load(&t->state, &t->learner.nets, chosen, err);
     if (ok && *chosen && t->comm->rank == 0)
         printf("resumed %s at iteration %lld\n", chosen, (long long)t->state.iteration);
@@ -95,13 +105,16 @@ static bool load_state(struct Trainer *t, struct Error *err) {
 }
 
 /* KD trains on what the teacher makes of the data's prompts, not on the data. */
+static bool make_pairs(struct Trainer *t, struct Error *err) {
+    return t->config->train.stage != STAGE_KD ||
+           kd_pairs_make(&t->learner.nets, t->dataset, t->comm, err);
+}
+
 static bool open_pairs(struct Trainer *t, struct Error *err) {
-    struct Dataset *prompts = t->dataset;
     if (t->config->train.stage != STAGE_KD) return true;
-    t->dataset = NULL;
-    bool ok = kd_pairs_open(&t->learner.nets, prompts, t->comm, &t->dataset, err);
-    dataset_close(prompts);
-    return ok;
+    dataset_close(t->dataset);
+    t->dataset = kd_pairs_open(t->config, t->comm, err);
+    return t->dataset;
 }
 
 static bool open_streams(struct Trainer *t, struct Error *err) {
@@ -120,8 +133,8 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {
-        open_device,  join_devices, open_data,             make_folders, open_preview,
-        allocate,     load_state,   write_resolved_config, open_pairs,   open_streams};
+        open_device, join_devices,          open_data,  make_folders, open_preview, allocate,
+        load_state,  write_resolved_config, make_pairs, open_pairs,   open_streams};
     *t = (struct Trainer){.config = config, .comm = comm};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};

@@ -1,8 +1,16 @@
 #include "dataset_fixture.h"
 
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include <cmocka.h>
+
+#include "check.h"
 #include "data/h5_element.h"
 #include "philox.h"
 
@@ -61,4 +69,47 @@ bool fixture_write(const char *path, const struct DatasetSpec *spec, int64_t fir
         }
     }
     return dataset_writer_finish(writer, err);
+}
+
+struct Dataset *fixture_open(char *name, struct Error *err) {
+    return dataset_open(&name, 1, err);
+}
+
+bool fixture_reads(char *name, struct Error *err) {
+    struct Dataset *dataset = fixture_open(name, err);
+    if (!dataset) return false;
+    const struct DatasetInfo *info = dataset_info(dataset);
+    unsigned long text_elems = (unsigned long)(info->max_text_rows * info->text_dim) + 1;
+    float *video = xmalloc((unsigned long)dataset_video_elems(dataset) * sizeof *video);
+    float *text = xmalloc(text_elems * sizeof *text);
+    bool good = dataset_read_negative(dataset, info->max_text_rows, text, err);
+    for (int64_t i = 0; i < info->n_samples && good; i++) {
+        char *prompt = NULL;
+        good = dataset_read_sample(dataset, i, info->max_text_rows, video, text, err) &&
+               dataset_read_prompt(dataset, i, &prompt, err);
+        free(prompt);
+    }
+    free(video);
+    free(text);
+    dataset_close(dataset);
+    return good;
+}
+
+void fixture_check_sample(struct Dataset *dataset, int64_t sample, int64_t tag, float tolerance) {
+    struct Error err;
+    float video[FIXTURE_VIDEO], text[FIXTURE_TEXT + FIXTURE_TEXT_DIM];
+    float want_video[FIXTURE_VIDEO], want_text[FIXTURE_TEXT];
+    char want_prompt[32], *prompt;
+    fixture_video(want_video, tag);
+    fixture_text(want_text, tag);
+    fixture_prompt(want_prompt, tag);
+    for (int i = 0; i < FIXTURE_TEXT + FIXTURE_TEXT_DIM; i++) text[i] = NAN;
+    check(dataset_read_sample(dataset, sample, FIXTURE_MAX_ROWS, video, text, &err));
+    for (int i = 0; i < FIXTURE_VIDEO; i++)
+        assert_true(fabsf(video[i] - want_video[i]) <= tolerance);
+    assert_memory_equal(text, want_text, sizeof want_text);
+    assert_true(isnan(text[FIXTURE_TEXT])); /* no further than text_len rows */
+    check(dataset_read_prompt(dataset, sample, &prompt, &err));
+    assert_string_equal(prompt, want_prompt);
+    free(prompt);
 }

@@ -2,6 +2,7 @@
 #ifndef TMD_TESTS_DATASET_FIXTURE_H
 #define TMD_TESTS_DATASET_FIXTURE_H
 
+#include "data/dataset.h"
 #include "data/dataset_writer.h"
 
 enum {
@@ -28,5 +29,14 @@ void fixture_prompt(char prompt[32], int64_t tag);
 /* Writes the samples first_tag .. first_tag + n - 1. */
 bool fixture_write(const char *path, const struct DatasetSpec *spec, int64_t first_tag, int64_t n,
                    struct Error *err);
+
+/* Opens a dataset of one file. */
+struct Dataset *fixture_open(char *name, struct Error *err);
+
+/* Opens, reads everything, closes. */
+bool fixture_reads(char *name, struct Error *err);
+
+/* Sample number `sample` is that of `tag`; the video within `tolerance`. */
+void fixture_check_sample(struct Dataset *dataset, int64_t sample, int64_t tag, float tolerance);
 
 #endif

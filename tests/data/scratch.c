@@ -3,9 +3,11 @@
 
 #include <dirent.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +28,43 @@ static int remove_entry(const char *path, const struct stat *status, int flag, s
 void scratch_remove(char *folder) {
     TMD_CHECK(nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0, "%s stays behind", folder);
     free(folder);
+}
+
+int scratch_set_up(void **state) {
+    *state = scratch_make();
+    return 0;
+}
+
+int scratch_tear_down(void **state) {
+    scratch_remove(*state);
+    return 0;
+}
+
+enum { MAX_FILES = 4 };
+static char *group_folder, *group_files[MAX_FILES];
+
+int scratch_group_set_up(void **state) {
+    (void)state;
+    group_folder = scratch_make();
+    return 0;
+}
+
+int scratch_group_tear_down(void **state) {
+    (void)state;
+    scratch_remove(group_folder);
+    for (int i = 0; i < MAX_FILES; i++) free(group_files[i]);
+    return 0;
+}
+
+const char *scratch_folder(void) {
+    return group_folder;
+}
+
+char *scratch_file(const char *name) {
+    int i = 0;
+    while (i < MAX_FILES && group_files[i]) i++;
+    TMD_CHECK(i < MAX_FILES, "no room for %s", name);
+    return group_files[i] = scratch_path(group_folder, name);
 }
 
 char *scratch_path(const char *folder, const char *name) {
@@ -65,15 +104,19 @@ int scratch_count(const char *folder, const char *suffix) {
     return n;
 }
 
-/* HDF5 1.10 loses some of its own memory each time it refuses damaged metadata, which the tests
- * make it do thousands of times; fontconfig keeps a kilobyte for good.  LeakSanitizer asks these
- * functions; without it nobody calls them. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) {
-    return "leak:libhdf5\nleak:libfontconfig";
+static void set_limit(rlim_t n_bytes) {
+    struct rlimit lengths;
+    getrlimit(RLIMIT_FSIZE, &lengths);
+    lengths.rlim_cur = n_bytes;
+    TMD_CHECK(setrlimit(RLIMIT_FSIZE, &lengths) == 0, "no limit of %llu bytes",
+              (unsigned long long)n_bytes);
 }
 
-const char *__lsan_default_options(void);
-const char *__lsan_default_options(void) {
-    return "print_suppressions=0";
+void scratch_limit_files(size_t n_bytes) {
+    signal(SIGXFSZ, SIG_IGN); /* so that the write fails instead */
+    set_limit(n_bytes);
+}
+
+void scratch_lift_limit(void) {
+    set_limit(RLIM_INFINITY);
 }

@@ -9,6 +9,19 @@
 char *scratch_make(void);
 void scratch_remove(char *folder);
 
+/* Fixtures for cmocka: a folder for each test, whose name is its state; */
+int scratch_set_up(void **state);
+int scratch_tear_down(void **state);
+#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, scratch_set_up, scratch_tear_down)
+
+/* or one folder for all tests of a program, with its name. */
+int scratch_group_set_up(void **state);
+int scratch_group_tear_down(void **state);
+const char *scratch_folder(void);
+/* "<scratch_folder()>/<name>", which lasts as long as the folder; for a few files that many tests
+ * use. */
+char *scratch_file(const char *name);
+
 /* "<folder>/<name>"; the caller frees it. */
 char *scratch_path(const char *folder, const char *name);
 
@@ -18,5 +31,9 @@ unsigned char *scratch_read(const char *path, size_t *n_bytes);
 bool scratch_exists(const char *path);
 /* How many entries of the folder end with `suffix`. */
 int scratch_count(const char *folder, const char *suffix);
+
+/* Stands in for a full disk: from now on this process cannot make a file longer than this. */
+void scratch_limit_files(size_t n_bytes);
+void scratch_lift_limit(void);
 
 #endif

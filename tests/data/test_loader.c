@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "check.h"
 #include "data/h5_array.h"
 #include "data/h5_file.h"
 #include "data/loader.h"
@@ -16,13 +17,8 @@
 #include "dataset_fixture.h"
 #include "scratch.h"
 
-#define check(call)                                                                                \
-    do {                                                                                           \
-        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
-    } while (0)
-
 enum { N_SAMPLES = 10, GLOBAL_BATCH = 4, ITERATIONS = 12 };
-static char *folder, *path;
+static char *path;
 
 static struct LoaderPlan plan_for(int64_t first_iteration, int n_ranks, int rank) {
     return (struct LoaderPlan){
@@ -135,7 +131,7 @@ static void test_close_never_waits(void **state) {
 static void test_error_comes_in_its_place(void **state) {
     (void)state;
     struct Error err;
-    char *damaged = scratch_path(folder, "damaged.h5");
+    char *damaged = scratch_path(scratch_folder(), "damaged.h5");
     struct DatasetSpec spec = fixture_spec();
     float video[FIXTURE_VIDEO] = {0};
     struct H5Array array;
@@ -192,7 +188,7 @@ static void test_others_use_hdf5_meanwhile(void **state) {
     struct LoaderPlan plan = plan_for(0, 1, 0);
     struct Loader *loader = loader_open(dataset, &plan, &err);
     assert_non_null(loader);
-    char *beside = scratch_path(folder, "beside.h5"), *prompt;
+    char *beside = scratch_path(scratch_folder(), "beside.h5"), *prompt;
     float values[ROWS];
     int64_t dims[1] = {0}, sample;
     struct H5Layout layout = {
@@ -222,19 +218,11 @@ static void test_others_use_hdf5_meanwhile(void **state) {
 }
 
 static int set_up(void **state) {
-    (void)state;
     struct Error err;
     struct DatasetSpec spec = fixture_spec();
-    folder = scratch_make();
-    path = scratch_path(folder, "data.h5");
+    scratch_group_set_up(state);
+    path = scratch_file("data.h5");
     check(fixture_write(path, &spec, 0, N_SAMPLES, &err));
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    free(path);
-    scratch_remove(folder);
     return 0;
 }
 
@@ -247,5 +235,5 @@ int main(void) {
         cmocka_unit_test(test_prompts_too_long_are_refused_at_once),
         cmocka_unit_test(test_others_use_hdf5_meanwhile),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, scratch_group_tear_down);
 }

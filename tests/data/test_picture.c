@@ -19,20 +19,6 @@
 
 enum { RED = 0xFF0000, GREEN = 0x00FF00, BLUE = 0x0000FF, MAGENTA = 0xFF00FF };
 
-static char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_make();
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    scratch_remove(folder);
-    return 0;
-}
-
 /* A decoded PNG. */
 struct Png {
     int width, height;
@@ -66,7 +52,7 @@ static int64_t count_colour(const struct Png *png, uint32_t colour) {
 
 static struct Png draw_png(const struct PictureSheet *sheet) {
     struct Error err = {.text = ""};
-    char *path = scratch_path(folder, "sheet.png");
+    char *path = scratch_path(scratch_folder(), "sheet.png");
     if (!picture_write_png(path, sheet, &err)) fail_msg("%s", err.text);
     struct Png png = read_png(path);
     free(path);
@@ -187,8 +173,8 @@ static void test_failures_leave_nothing(void **state) {
     const float pixel = 0;
     struct PictureClip clip = {&pixel, 1, 1, 1, 1};
     struct PictureSheet sheet = {.n_rows = 1, .n_columns = 1, .cells = &clip};
-    char *path = scratch_path(folder, "none/sheet.png"),
-         *gif = scratch_path(folder, "none/sheet.gif");
+    char *path = scratch_path(scratch_folder(), "none/sheet.png"),
+         *gif = scratch_path(scratch_folder(), "none/sheet.gif");
     assert_false(picture_write_png(path, &sheet, &err));
     assert_non_null(strstr(err.text, path));
     assert_false(gif_write(gif, &sheet, 4, &err));
@@ -196,7 +182,7 @@ static void test_failures_leave_nothing(void **state) {
     free(gif);
     free(path);
 
-    path = scratch_path(folder, "large.png");
+    path = scratch_path(scratch_folder(), "large.png");
     clip.width = 1LL << 40;
     assert_false(picture_write_png(path, &sheet, &err));
     assert_non_null(strstr(err.text, "too large"));
@@ -208,7 +194,7 @@ static void test_failures_leave_nothing(void **state) {
     assert_false(picture_write_png(path, &sheet, &err));
     assert_non_null(strstr(err.text, "too large"));
     free(cells);
-    assert_int_equal(scratch_count(folder, ".partial"), 0);
+    assert_int_equal(scratch_count(scratch_folder(), ".partial"), 0);
     free(path);
 }
 
@@ -238,7 +224,7 @@ static void test_animation(void **state) {
     const float still[3] = {-1, -1, -1};
     struct PictureClip cells[2] = {{pixels, 3, 3, 1, 1}, {still, 3, 1, 1, 1}};
     struct PictureSheet sheet = {.n_rows = 1, .n_columns = 2, .cells = cells};
-    char *path = scratch_path(folder, "sheet.gif");
+    char *path = scratch_path(scratch_folder(), "sheet.gif");
     assert_true(gif_write(path, &sheet, 4, &err));
     GifFileType *gif = read_gif(path);
     assert_int_equal(gif->ImageCount, 3);
@@ -275,7 +261,7 @@ static void test_palette(void **state) {
     struct PictureClip clip = {pixels, 3, 1, SIDE, SIDE};
     struct PictureSheet sheet = {.n_rows = 1, .n_columns = 1, .cells = &clip};
     struct PictureImage image;
-    char *path = scratch_path(folder, "many.gif");
+    char *path = scratch_path(scratch_folder(), "many.gif");
     assert_true(picture_draw_frame(&sheet, 0, &image, &err));
     assert_true(gif_write(path, &sheet, 10, &err));
     GifFileType *gif = read_gif(path);
@@ -335,5 +321,5 @@ int main(void) {
         cmocka_unit_test(test_palette),
         cmocka_unit_test(test_wrapping),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, scratch_group_set_up, scratch_group_tear_down);
 }

@@ -17,20 +17,6 @@
 #include "data/plot_metrics.h"
 #include "scratch.h"
 
-static char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_make();
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    scratch_remove(folder);
-    return 0;
-}
-
 static void assert_ticks(double low, double high, bool logarithmic, int wanted,
                          const char *expected) {
     char labels[AXIS_MAX_TICKS * AXIS_LABEL_BYTES] = "";
@@ -93,7 +79,7 @@ static void test_running_mean(void **state) {
 
 /* Writes a file into the folder; the caller frees the path. */
 static char *write_text(const char *name, const char *text) {
-    char *path = scratch_path(folder, name);
+    char *path = scratch_path(scratch_folder(), name);
     scratch_write(path, text, strlen(text));
     return path;
 }
@@ -178,8 +164,8 @@ static void test_wrong_metrics(void **state) {
     free(text);
     struct Metrics metrics;
     struct Error err;
-    assert_false(metrics_read(&metrics, folder, &err)); /* a folder */
-    assert_non_null(strstr(err.text, folder));
+    assert_false(metrics_read(&metrics, scratch_folder(), &err)); /* a folder */
+    assert_non_null(strstr(err.text, scratch_folder()));
 }
 
 /* Rows of the picture at which a colour near (r, g, b) is found, in shares of the height. */
@@ -219,7 +205,7 @@ static void test_curves_are_where_they_belong(void **state) {
     struct PlotPanel panel = {.title = "panel", .x_label = "x", .n_series = 2, .series = series};
     struct PlotFigure figure = {.title = "figure", .n_panels = 1, .n_columns = 1, .panels = &panel};
     struct Error err;
-    char *path = scratch_path(folder, "plot.png");
+    char *path = scratch_path(scratch_folder(), "plot.png");
     assert_true(plot_write_png(path, &figure, &err));
     assert_true(find_colour(path, 0xD6, 0x6B, 0x1A, &top, &bottom) > 1000);
     assert_true(top < 0.35 && bottom > 0.75 && bottom < 0.95);
@@ -239,7 +225,7 @@ static void test_odd_data_is_drawn(void **state) {
                                    {"one", 1, x, x, PLOT_LINE}};
     struct PlotPanel panels[5];
     struct Error err = {.text = ""};
-    char *path = scratch_path(folder, "odd.png");
+    char *path = scratch_path(scratch_folder(), "odd.png");
     for (int scale = 0; scale < 3; scale++) {
         for (int i = 0; i < 5; i++)
             panels[i] = (struct PlotPanel){.y_scale = (enum PlotScale)scale,
@@ -252,7 +238,7 @@ static void test_odd_data_is_drawn(void **state) {
     struct PlotFigure tower = {.n_panels = 5, .n_columns = 1, .panels = panels};
     assert_true(plot_write_png(path, &tower, &err));
     free(path);
-    path = scratch_path(folder, "none/plot.png");
+    path = scratch_path(scratch_folder(), "none/plot.png");
     assert_false(plot_write_png(path, &tower, &err));
     assert_non_null(strstr(err.text, path));
     free(path);
@@ -267,7 +253,8 @@ static void test_command(void **state) {
     (void)state;
     char *metrics = write_text("run.jsonl", "{\"iteration\": 1, \"loss\": 1, \"lr\": 1}\n"
                                             "{\"iteration\": 2, \"loss\": 2, \"lr\": 1}\n");
-    char *out = scratch_path(folder, "run.png"), *missing = scratch_path(folder, "missing");
+    char *out = scratch_path(scratch_folder(), "run.png"),
+         *missing = scratch_path(scratch_folder(), "missing");
     assert_int_equal(run_plot(metrics, out, "nope,nor.this"), EXIT_USER);
     assert_int_equal(run_plot(missing, out, NULL), EXIT_USER);
     assert_false(scratch_exists(out));
@@ -293,5 +280,5 @@ int main(void) {
         cmocka_unit_test(test_odd_data_is_drawn),
         cmocka_unit_test(test_command),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, scratch_group_set_up, scratch_group_tear_down);
 }

@@ -17,16 +17,6 @@
 #include "data/safetensors_writer.h"
 #include "scratch.h"
 
-static int make_folder(void **state) {
-    *state = scratch_make();
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    scratch_remove(*state);
-    return 0;
-}
-
 /* Writes a file from its two parts. */
 static void write_parts(const char *path, const char *header, size_t n_header, const void *data,
                         size_t n_data) {
@@ -460,7 +450,6 @@ static void test_what_is_no_file(void **state) {
 }
 
 int main(void) {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(test_a_file_written_by_hand),
         WITH_FOLDER(test_integer_types),

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "check.h"
 #include "data/cmd_data_video.h"
 #include "data/dataset.h"
 #include "data/h5_element.h"
@@ -19,18 +20,8 @@
 #include "scratch.h"
 #include "video_fixture.h"
 
-#define check(call)                                                                                \
-    do {                                                                                           \
-        if (!(call)) fail_msg("%s: %s", #call, err.text);                                          \
-    } while (0)
-#define check_error(call, part)                                                                    \
-    do {                                                                                           \
-        if (call) fail_msg("%s succeeded", #call);                                                 \
-        if (!strstr(err.text, part)) fail_msg("expected '%s' in: %s", part, err.text);             \
-    } while (0)
-
 enum { WIDTH = 32, HEIGHT = 16, MAX_PIXELS = 64 * 64 };
-static char *folder, *path;
+static char *path;
 
 /* The numbers of the frames that a reader gives, told by their red; returns how many. */
 static int read_frames(double fps, int *frames, int most) {
@@ -204,9 +195,9 @@ static bool opens(const char *name, struct Error *err) {
 static void test_wrong_files(void **state) {
     (void)state;
     struct Error err;
-    char *wrong = scratch_path(folder, "wrong.mov"), text[600];
+    char *wrong = scratch_path(scratch_folder(), "wrong.mov"), text[600];
     check_error(opens(wrong, &err), "No such file");
-    check_error(opens(folder, &err), "is not a file");
+    check_error(opens(scratch_folder(), &err), "is not a file");
     check_error(opens("http://localhost/x.mp4", &err), "No such file");
     scratch_write(wrong, "", 0);
     check_error(opens(wrong, &err), "wrong.mov");
@@ -236,7 +227,7 @@ static void test_truncated_videos(void **state) {
     (void)state;
     struct Error err;
     size_t n_file;
-    char *cut = scratch_path(folder, "cut.mov");
+    char *cut = scratch_path(scratch_folder(), "cut.mov");
     video_fixture_write(path, &(struct VideoFixture){WIDTH, HEIGHT, 6, 16, 0, 0, 0});
     unsigned char *bytes = scratch_read(path, &n_file);
     int n_errors = 0;
@@ -272,7 +263,7 @@ static void test_captions(void **state) {
         {"a\tx\0y\n", "line 1 is not valid UTF-8", 6},
     };
     struct Error err;
-    char *file = scratch_path(folder, "captions.txt");
+    char *file = scratch_path(scratch_folder(), "captions.txt");
     scratch_write(file, good, sizeof good - 1);
     struct Captions *captions = captions_open(file, &err);
     assert_non_null(captions);
@@ -287,7 +278,7 @@ static void test_captions(void **state) {
         check_error(captions_open(file, &err), wrong[i].reason);
         assert_non_null(strstr(err.text, file));
     }
-    check_error(captions_open(folder, &err), folder);
+    check_error(captions_open(scratch_folder(), &err), scratch_folder());
     check_error(captions_open("no such file", &err), "No such file");
     free(file);
 }
@@ -306,7 +297,8 @@ static void test_command_makes_a_dataset(void **state) {
     enum { FRAMES = 4, PLANE = WIDTH * HEIGHT, DIM = 6 };
     static float video[3 * FRAMES * PLANE], text[4 * DIM], want[4 * DIM];
     struct Error err;
-    char *captions = scratch_path(folder, "captions.txt"), *out = scratch_path(folder, "out.h5");
+    char *captions = scratch_path(scratch_folder(), "captions.txt"),
+         *out = scratch_path(scratch_folder(), "out.h5");
     char *prompt;
     scratch_write(captions, "video\ta grid of colours\n", 24);
     video_fixture_write(path, &(struct VideoFixture){WIDTH, HEIGHT, 10, 16, 0, 0, 0});
@@ -340,23 +332,15 @@ static void test_command_makes_a_dataset(void **state) {
     assert_int_equal(run_command(captions, out, path, "11"), EXIT_USER); /* too short */
     assert_int_equal(run_command(captions, out, path, "0"), EXIT_USER);
     assert_int_equal(run_command(captions, out, captions, "4"), EXIT_USER);
-    assert_int_equal(scratch_count(folder, ".partial"), 0);
+    assert_int_equal(scratch_count(scratch_folder(), ".partial"), 0);
     assert_false(scratch_exists(out));
     free(captions);
     free(out);
 }
 
 static int set_up(void **state) {
-    (void)state;
-    folder = scratch_make();
-    path = scratch_path(folder, "video.mov");
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    free(path);
-    scratch_remove(folder);
+    scratch_group_set_up(state);
+    path = scratch_file("video.mov");
     return 0;
 }
 
@@ -371,5 +355,5 @@ int main(void) {
         cmocka_unit_test(test_captions),
         cmocka_unit_test(test_command_makes_a_dataset),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, scratch_group_tear_down);
 }

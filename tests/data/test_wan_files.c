@@ -43,16 +43,6 @@ static const struct StudentConfig student = {
 };
 enum { MAX_ELEMS = 6 * 128 * 128 };
 
-static int make_folder(void **state) {
-    *state = scratch_make();
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    scratch_remove(*state);
-    return 0;
-}
-
 static int64_t count_elems(int n_dims, const int64_t *shape) {
     int64_t n = 1;
     for (int d = 0; d < n_dims; d++) n *= shape[d];
@@ -461,7 +451,6 @@ static void test_exports_that_cannot_be(void **state) {
 }
 
 int main(void) {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(test_import_of_every_form),
         WITH_FOLDER(test_a_diffusers_pipeline_has_the_model_in_a_subfolder),

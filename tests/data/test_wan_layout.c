@@ -8,36 +8,11 @@
 
 #include <cmocka.h>
 
+#include "../model/wan_sizes.h"
 #include "data/wan_config.h"
 #include "data/wan_layout.h"
 #include "scratch.h"
 
-static const struct ModelConfig wan_small = {
-    .dim = 1536,
-    .ffn_dim = 8960,
-    .num_heads = 12,
-    .num_layers = 30,
-    .freq_dim = 256,
-    .text_dim = 4096,
-    .text_len = 512,
-    .in_dim = 16,
-    .out_dim = 16,
-    .patch_size = {1, 2, 2},
-    .eps = 1e-6,
-};
-static const struct ModelConfig wan_large = {
-    .dim = 5120,
-    .ffn_dim = 13824,
-    .num_heads = 40,
-    .num_layers = 40,
-    .freq_dim = 256,
-    .text_dim = 4096,
-    .text_len = 512,
-    .in_dim = 16,
-    .out_dim = 16,
-    .patch_size = {1, 2, 2},
-    .eps = 1e-6,
-};
 static const struct ModelConfig tiny = {
     .dim = 36,
     .ffn_dim = 80,
@@ -67,17 +42,17 @@ static int64_t count_params(const struct ModelConfig *model) {
 
 static void test_published_sizes(void **state) {
     (void)state;
-    assert_int_equal(wan_layout_count(&wan_small), 825);
-    assert_int_equal(wan_layout_count(&wan_large), 1095);
-    assert_true(count_params(&wan_small) == INT64_C(1418996800));
-    assert_true(count_params(&wan_large) == INT64_C(14288491584));
+    assert_int_equal(wan_layout_count(&wan_1_3b), 825);
+    assert_int_equal(wan_layout_count(&wan_14b), 1095);
+    assert_true(count_params(&wan_1_3b) == INT64_C(1418996800));
+    assert_true(count_params(&wan_14b) == INT64_C(14288491584));
 }
 
 static void test_every_name_translates_both_ways(void **state) {
     (void)state;
-    for (int64_t i = 0; i < wan_layout_count(&wan_large); i++) {
-        struct WanTensor ours = wan_layout_tensor(&wan_large, WAN_ORIGINAL, i);
-        struct WanTensor theirs = wan_layout_tensor(&wan_large, WAN_DIFFUSERS, i);
+    for (int64_t i = 0; i < wan_layout_count(&wan_14b); i++) {
+        struct WanTensor ours = wan_layout_tensor(&wan_14b, WAN_ORIGINAL, i);
+        struct WanTensor theirs = wan_layout_tensor(&wan_14b, WAN_DIFFUSERS, i);
         char renamed[WAN_MAX_NAME];
         assert_true(wan_layout_rename(ours.name, WAN_ORIGINAL, WAN_DIFFUSERS, renamed));
         assert_string_equal(renamed, theirs.name);
@@ -88,7 +63,7 @@ static void test_every_name_translates_both_ways(void **state) {
         assert_int_equal(ours.n_dims, theirs.n_dims);
         assert_memory_equal(ours.shape, theirs.shape, sizeof ours.shape);
         for (int64_t j = 0; j < i; j++)
-            assert_string_not_equal(wan_layout_tensor(&wan_large, WAN_DIFFUSERS, j).name,
+            assert_string_not_equal(wan_layout_tensor(&wan_14b, WAN_DIFFUSERS, j).name,
                                     theirs.name);
     }
 }
@@ -240,7 +215,7 @@ static void assert_same_model(const struct ModelConfig *left, const struct Model
 
 static void test_config_round_trip(void **state) {
     char *folder = *state, *path = scratch_path(folder, "config.json");
-    const struct ModelConfig *models[] = {&wan_small, &wan_large, &tiny};
+    const struct ModelConfig *models[] = {&wan_1_3b, &wan_14b, &tiny};
     for (int m = 0; m < 3; m++) {
         for (int layout = 0; layout < WAN_LAYOUT_COUNT; layout++) {
             struct ModelConfig found;
@@ -276,7 +251,7 @@ static void test_configs_as_published(void **state) {
         struct Error err;
         scratch_write(path, texts[i], strlen(texts[i]));
         if (!wan_config_read(path, &found, &err)) fail_msg("%s", err.text);
-        assert_same_model(&found, &wan_small);
+        assert_same_model(&found, &wan_1_3b);
     }
     free(path);
 }
@@ -323,16 +298,6 @@ static void test_bad_configs(void **state) {
     free(path);
 }
 
-static int make_folder(void **state) {
-    *state = scratch_make();
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    scratch_remove(*state);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_published_sizes),
@@ -342,9 +307,9 @@ int main(void) {
         cmocka_unit_test(test_names_that_are_none),
         cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_averaged_weights_come_first),
-        cmocka_unit_test_setup_teardown(test_config_round_trip, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_configs_as_published, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_bad_configs, make_folder, remove_folder),
+        WITH_FOLDER(test_config_round_trip),
+        WITH_FOLDER(test_configs_as_published),
+        WITH_FOLDER(test_bad_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,8 +146,8 @@ static double *without_means(struct OpCase *c, const struct GroupNorm *p) {
     return wrong;
 }
 
-/* Adds a part of y to dy, so that the terms of the statistics' own gradients, which mean(dy y) scales,
- * stand out from the rounding of dx in the narrowest type. */
+/* Adds a part of y to dy, so that the terms of the statistics' own gradients, which mean(dy y)
+ * scales, stand out from the rounding of dx in the narrowest type. */
 static void lean_towards_output(struct NormCase *n, struct OpTensor *dy, const double *means,
                                 const double *rstds) {
     for (int64_t i = 0; i < dy->n_elems; i++) {

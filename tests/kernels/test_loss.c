@@ -152,6 +152,32 @@ static void test_vsd_direction(void **state) {
     }
 }
 
+/* A fake score that equals the teacher's has no direction; the other sample keeps its own. */
+static void test_vsd_without_difference(void **state) {
+    enum { BATCH = 2, N = 77 };
+    struct OpCase c;
+    op_case_begin(&c, *state, "vsd_direction without difference");
+    struct OpTensor *x_hat = op_input(&c, "x_hat", OP_F32, BATCH, N);
+    struct OpTensor *g_fake = op_input(&c, "g_fake", OP_F32, BATCH, N);
+    struct OpTensor *g_teacher = op_input(&c, "g_teacher", OP_F32, BATCH, N);
+    for (int64_t i = 0; i < N; i++) g_teacher->values[i] = g_fake->values[i];
+    op_put(&c, g_teacher, g_teacher->values);
+    struct OpTensor *loss = op_output(&c, "loss", OP_F64, 1, BATCH);
+    struct OpTensor *direction = op_output(&c, "direction", OP_F32, BATCH, N);
+    c.be->vsd_direction(c.be, op_f64(loss), op_f32(direction), op_f32(x_hat), op_f32(g_fake),
+                        op_f32(g_teacher), VSD_NORM_PAPER, BATCH, N);
+    struct Vsd p = {
+        BATCH, N, x_hat->values, g_fake->values, g_teacher->values, op_array(&c, BATCH)};
+    naive_vsd_norm(&p, VSD_NORM_PAPER);
+    double *expected = op_array(&c, BATCH * N), *expected_loss = op_array(&c, BATCH);
+    for (int64_t i = N; i < BATCH * N; i++)
+        expected[i] = (p.g_fake[i] - p.g_teacher[i]) / p.norm[1];
+    expected_loss[1] = vsd_sample_loss(&p, 1);
+    op_check_values(&c, direction, expected, op_tolerance(direction, N));
+    op_check_values(&c, loss, expected_loss, 4.0 * op_tolerance(loss, N));
+    op_case_end(&c);
+}
+
 struct Softplus {
     int64_t batch, n_logits;
     double *x;
@@ -207,9 +233,8 @@ static void test_softplus_loss(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_squares_sum),
-        cmocka_unit_test(test_adaptive_loss),
-        cmocka_unit_test(test_vsd_direction),
+        cmocka_unit_test(test_squares_sum),   cmocka_unit_test(test_adaptive_loss),
+        cmocka_unit_test(test_vsd_direction), cmocka_unit_test(test_vsd_without_difference),
         cmocka_unit_test(test_softplus_loss),
     };
     return op_run_tests("loss", tests, sizeof tests / sizeof *tests);

@@ -1,6 +1,6 @@
-/* Layer norm with modulation and gated residuals against naive versions in double.  Gradients against
- * finite differences of those; where these would take too long, against a naive backward that agrees
- * with them elsewhere. */
+/* Layer norm with modulation and gated residuals against naive versions in double.  Gradients
+ * against finite differences of those; where these would take too long, against a naive backward
+ * that agrees with them elsewhere. */
 #include <math.h>
 
 #include "op_check.h"
@@ -63,8 +63,8 @@ static void naive_backward(const struct LayerNorm *p, double *dx, double *dscale
 }
 
 /* Shift and scale as the model keeps them: two of six rows of a sample's modulation, or a weight
- * and a bias shared by all samples.  Multiples of 8 channels, and others; rows for one warp of a GPU
- * and for several; more rows than one would keep apart in the sums over rows. */
+ * and a bias shared by all samples.  Multiples of 8 channels, and others; rows for one warp of a
+ * GPU and for several; more rows than one would keep apart in the sums over rows. */
 static const struct NormShape shapes[] = {
     {.batch = 2, .tokens = 1, .dim = 36, .one = 1, .stride = 6 * 36},
     {.batch = 1, .tokens = 5, .dim = 37, .one = 1, .stride = 6 * 37},
@@ -106,16 +106,12 @@ static void norm_begin(struct NormCase *n, void *suite, const char *what, struct
         .shape = s, .x = n->x->values, .scale = n->scale->values, .shift = n->shift->values};
 }
 
-/* Compares y, mean and rstd; the mean's error is relative to the size of x. */
-static void check_layer_norm_forward(struct NormCase *n, double factor) {
+/* Compares with the norm of n->p; the mean's error is relative to the size of x. */
+static void check_normed(struct NormCase *n, struct OpTensor *y, struct OpTensor *mean,
+                         struct OpTensor *rstd, double factor) {
     struct OpCase *c = &n->c;
     struct NormShape s = n->s;
     int64_t rows = s.batch * s.tokens;
-    struct OpTensor *y = op_output(c, "y", OP_ACT, rows, s.dim);
-    struct OpTensor *mean = op_output(c, "mean", OP_F32, 1, rows);
-    struct OpTensor *rstd = op_output(c, "rstd", OP_F32, 1, rows);
-    c->be->layer_norm_forward(c->be, op_act(y), op_f32(mean), op_f32(rstd), op_act(n->x),
-                              op_f32(n->scale), op_f32(n->shift), s);
     double *expected = op_array(c, y->n_elems), *means = op_array(c, rows),
            *rstds = op_array(c, rows);
     for (int64_t i = 0; i < y->n_elems; i++) {
@@ -126,6 +122,17 @@ static void check_layer_norm_forward(struct NormCase *n, double factor) {
     op_check_values(c, mean, means, factor * op_tolerance(mean, s.dim));
     op_check_values(c, rstd, rstds, factor * op_tolerance(rstd, s.dim));
     op_check_values(c, y, expected, factor * op_tolerance(y, s.dim));
+}
+
+static void check_layer_norm_forward(struct NormCase *n, double factor) {
+    struct OpCase *c = &n->c;
+    int64_t rows = n->s.batch * n->s.tokens;
+    struct OpTensor *y = op_output(c, "y", OP_ACT, rows, n->s.dim);
+    struct OpTensor *mean = op_output(c, "mean", OP_F32, 1, rows);
+    struct OpTensor *rstd = op_output(c, "rstd", OP_F32, 1, rows);
+    c->be->layer_norm_forward(c->be, op_act(y), op_f32(mean), op_f32(rstd), op_act(n->x),
+                              op_f32(n->scale), op_f32(n->shift), n->s);
+    check_normed(n, y, mean, rstd, factor);
 }
 
 static void test_layer_norm_forward(void **state) {
@@ -158,8 +165,8 @@ static double *without_means(struct OpCase *c, const struct LayerNorm *p) {
     return wrong;
 }
 
-/* Adds a part of y to dy, so that the terms of the statistics' own gradients, which mean(dy y) scales,
- * stand out from the rounding of dx in the narrowest type. */
+/* Adds a part of y to dy, so that the terms of the statistics' own gradients, which mean(dy y)
+ * scales, stand out from the rounding of dx in the narrowest type. */
 static void lean_towards_output(struct NormCase *n, struct OpTensor *dy, const double *means,
                                 const double *rstds) {
     for (int64_t i = 0; i < dy->n_elems; i++)
@@ -184,10 +191,10 @@ static struct Gradients expected_gradients(struct OpCase *c, struct NormCase *n)
                   {"dscale", n->p.scale, g.dscale, n_affine},
                   {"dshift", n->p.shift, g.dshift, n_affine}};
     for (int i = 0; i < 3; i++)
-        op_check_references(c, checks[i].what, checks[i].gradient,
-                            op_finite_differences(c, checks[i].x, checks[i].n_elems,
-                                                  layer_norm_loss, &n->p),
-                            checks[i].n_elems);
+        op_check_references(
+            c, checks[i].what, checks[i].gradient,
+            op_finite_differences(c, checks[i].x, checks[i].n_elems, layer_norm_loss, &n->p),
+            checks[i].n_elems);
     return g;
 }
 
@@ -246,11 +253,16 @@ static double gate_at(const struct Gate *p, int64_t i) {
     return p->gate ? p->gate[i / dim / p->shape.tokens * dim + i % dim] : 1.0;
 }
 
+/* Element i of x + h gate. */
+static double gate_sum(const struct Gate *p, int64_t i) {
+    return p->x[i] + p->h[i] * gate_at(p, i);
+}
+
 static double gate_loss(const void *problem) {
     const struct Gate *p = problem;
     double sum = 0.0;
     for (int64_t i = 0; i < p->shape.batch * p->shape.tokens * p->shape.dim; i++)
-        sum += p->dout[i] * (p->x[i] + p->h[i] * gate_at(p, i));
+        sum += p->dout[i] * gate_sum(p, i);
     return sum;
 }
 
@@ -269,10 +281,40 @@ static void test_gate_forward(void **state) {
         struct Gate p = {.shape = s, .x = x->values, .h = h->values};
         p.gate = gate ? gate->values : NULL;
         double *expected = op_array(&c, out->n_elems);
-        for (int64_t k = 0; k < out->n_elems; k++) expected[k] = p.x[k] + p.h[k] * gate_at(&p, k);
+        for (int64_t k = 0; k < out->n_elems; k++) expected[k] = gate_sum(&p, k);
         op_check_values(&c, out, expected, op_tolerance(out, 1));
         op_case_end(&c);
     }
+}
+
+/* Rounding `out` to its type before the norm moves mean and rstd by far more than float32 may.
+ * Rows of the gate may be apart by what divides into no wide accesses. */
+static void check_gate_norm(void *suite, struct NormShape s, bool gated) {
+    struct NormCase n;
+    norm_begin(&n, suite, gated ? "gate_norm_forward gated" : "gate_norm_forward plain", s);
+    struct OpCase *c = &n.c;
+    int64_t rows = s.batch * s.tokens, gate_stride = s.stride ? s.stride : 6 * s.dim + 1;
+    struct OpTensor *h = op_input(c, "h", OP_ACT, rows, s.dim), *gate = NULL;
+    if (gated) gate = op_strided(c, OP_INPUT, "gate", OP_F32, s.batch, s.dim, gate_stride, s.dim);
+    struct OpTensor *out = op_output(c, "out", OP_ACT, rows, s.dim);
+    struct OpTensor *y = op_output(c, "y", OP_ACT, rows, s.dim);
+    struct OpTensor *mean = op_output(c, "mean", OP_F32, 1, rows);
+    struct OpTensor *rstd = op_output(c, "rstd", OP_F32, 1, rows);
+    c->be->gate_norm_forward(c->be, op_act(out), op_act(y), op_f32(mean), op_f32(rstd), op_act(n.x),
+                             op_act(h), op_f32(gate), gated ? gate_stride : 0, op_f32(n.scale),
+                             op_f32(n.shift), n.s);
+    struct Gate residual = {.shape = n.s, .x = n.x->values, .h = h->values};
+    residual.gate = gate ? gate->values : NULL;
+    double *expected = op_array(c, out->n_elems);
+    for (int64_t k = 0; k < out->n_elems; k++) expected[k] = gate_sum(&residual, k);
+    op_check_values(c, out, expected, op_tolerance(out, 1));
+    n.p.x = op_download(c, out);
+    check_normed(&n, y, mean, rstd, 1.0);
+    op_case_end(c);
+}
+
+static void test_gate_norm_forward(void **state) {
+    for (int i = 0; i < 2 * N_SHAPES; i++) check_gate_norm(*state, shapes[i / 2], i % 2);
 }
 
 static void test_gate_backward(void **state) {
@@ -315,7 +357,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer_norm_forward),  cmocka_unit_test(test_layer_norm_far_from_zero),
         cmocka_unit_test(test_layer_norm_backward), cmocka_unit_test(test_gate_forward),
-        cmocka_unit_test(test_gate_backward),
+        cmocka_unit_test(test_gate_norm_forward),   cmocka_unit_test(test_gate_backward),
     };
     return op_run_tests("norm", tests, sizeof tests / sizeof *tests);
 }

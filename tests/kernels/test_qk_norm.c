@@ -147,8 +147,8 @@ static void reverse_rotation(struct QkCase *q) {
     for (int64_t i = 1; i < q->cos_sin->n_elems; i += 2) q->p.cos_sin[i] = -q->p.cos_sin[i];
 }
 
-/* Adds a part of y to dy, so that the term of rstd's own gradient, which mean(dy y) scales, stands out
- * from the rounding of dx in the narrowest type. */
+/* Adds a part of y to dy, so that the term of rstd's own gradient, which mean(dy y) scales, stands
+ * out from the rounding of dx in the narrowest type. */
 static void lean_towards_output(struct QkCase *q, struct OpTensor *dy) {
     for (int64_t i = 0; i < dy->n_elems; i++)
         dy->values[i] += 0.5 * naive_output(&q->p, i, naive_rstd(&q->p, i / q->s.dim));
@@ -167,8 +167,8 @@ static struct Gradients expected_gradients(struct QkCase *q) {
     if (n_elems > MAX_DIFFERENCES) return g;
     op_check_references(c, "dx", g.dx,
                         op_finite_differences(c, q->p.x, n_elems, qk_norm_loss, &q->p), n_elems);
-    op_check_references(c, "dw", g.dw,
-                        op_finite_differences(c, q->p.w, dim, qk_norm_loss, &q->p), dim);
+    op_check_references(c, "dw", g.dw, op_finite_differences(c, q->p.w, dim, qk_norm_loss, &q->p),
+                        dim);
     return g;
 }
 

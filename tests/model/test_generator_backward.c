@@ -100,11 +100,14 @@ static void check_generator(void **state) {
     struct Subject subject = {f->be, &run, loss};
     assert_true(assert_gradients(&subject, &f->weights) >= NETWORK_LAYERS * 27 + 15);
 
-    float *again = forward_backward(&run, KEEP_INPUTS, true);
-    assert_memory_equal(gradients, again, (size_t)f->table.n_elems * sizeof *again);
+    static const enum Keep keeps[] = {KEEP_INPUTS, KEEP_ATTENTION};
+    for (int i = 0; i < 2; i++) {
+        float *again = forward_backward(&run, keeps[i], true);
+        assert_memory_equal(gradients, again, (size_t)f->table.n_elems * sizeof *again);
+        free(again);
+    }
     check_announcements(&run);
     free(gradients);
-    free(again);
     network_destroy(f);
 }
 

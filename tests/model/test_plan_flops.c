@@ -1,5 +1,6 @@
 /* What the plan backend counts, against the sums one does by hand: the forward pass of the two
- * published Wan2.1 sizes at 81 frames of 480 x 832, and the backward pass of a block. */
+ * published Wan2.1 sizes at 81 frames of 480 x 832, the backward pass of a block, and what the ways
+ * of recomputation cost. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,31 +12,9 @@
 #include "error.h"
 #include "kernels/op_cost.h"
 #include "model/wan.h"
+#include "wan_sizes.h"
 
 static const struct VideoShape full_video = {.frames = 21, .height = 60, .width = 104};
-
-static const struct ModelConfig wan_1_3b = {.dim = 1536,
-                                            .ffn_dim = 8960,
-                                            .num_heads = 12,
-                                            .num_layers = 30,
-                                            .freq_dim = 256,
-                                            .text_dim = 4096,
-                                            .text_len = 512,
-                                            .in_dim = 16,
-                                            .out_dim = 16,
-                                            .patch_size = {1, 2, 2},
-                                            .eps = 1e-6};
-static const struct ModelConfig wan_14b = {.dim = 5120,
-                                           .ffn_dim = 13824,
-                                           .num_heads = 40,
-                                           .num_layers = 40,
-                                           .freq_dim = 256,
-                                           .text_dim = 4096,
-                                           .text_len = 512,
-                                           .in_dim = 16,
-                                           .out_dim = 16,
-                                           .patch_size = {1, 2, 2},
-                                           .eps = 1e-6};
 
 /* A DiT on the plan backend. */
 struct Planned {
@@ -65,7 +44,7 @@ static void planned_free(struct Planned *p) {
     p->be->destroy(p->be);
 }
 
-static void run_forward(struct Planned *p, int64_t batch) {
+static void run_forward(struct Planned *p, int64_t batch, enum Keep keep) {
     static const double t[] = {0.5, 0.5};
     int64_t n = batch * video_elems(p->geometry.video, p->wan.config->in_dim);
     const struct ModelConfig *c = p->wan.config;
@@ -73,7 +52,13 @@ static void run_forward(struct Planned *p, int64_t batch) {
                            .x = arena_f32(&p->arena, n),
                            .host_t = t,
                            .text = arena_act(&p->arena, batch * c->text_len * c->text_dim)};
-    wan_forward(&p->wan, in, arena_f32(&p->arena, n), NULL, KEEP_ALL, &p->arena, &p->tape);
+    wan_forward(&p->wan, in, arena_f32(&p->arena, n), NULL, keep, &p->arena, &p->tape);
+}
+
+static void run_backward(struct Planned *p, int64_t batch) {
+    int64_t n = batch * video_elems(p->geometry.video, p->wan.config->in_dim);
+    wan_backward(&p->wan, arena_f32(&p->arena, n), arena_f32(&p->arena, n), NULL, &p->tape, true,
+                 &p->arena);
 }
 
 /* Two flops per term: projections of self-attention (q, k, v, o), of cross-attention (q, o on
@@ -92,7 +77,7 @@ static double products_by_hand(const struct ModelConfig *c, double tokens) {
 static void check_forward(const struct ModelConfig *config, double peta, double attention_share) {
     struct Planned p;
     planned_init(&p, config, full_video, 0);
-    run_forward(&p, 1);
+    run_forward(&p, 1, KEEP_ALL);
     const struct OpTally *tallies = backend_plan_tallies(p.be);
     struct OpTally total = op_tally_total(tallies);
     double attention = tallies[OP_attention_forward].flops,
@@ -136,10 +121,8 @@ static void test_backward(void **state) {
     for (int trained = 0; trained < 2; trained++) {
         struct Planned p;
         planned_init(&p, &small, video, trained ? WEIGHTS_TRAINED : 0);
-        run_forward(&p, 2);
-        int64_t n = 2 * video_elems(video, small.in_dim);
-        wan_backward(&p.wan, arena_f32(&p.arena, n), arena_f32(&p.arena, n), NULL, &p.tape, true,
-                     &p.arena);
+        run_forward(&p, 2, KEEP_ALL);
+        run_backward(&p, 2);
         const struct OpTally *t = backend_plan_tallies(p.be);
         double forward = t[OP_linear_forward].flops + t[OP_linear_gelu_forward].flops;
         double params = t[OP_linear_backward_params].flops;
@@ -156,11 +139,55 @@ static void test_backward(void **state) {
     }
 }
 
+/* A training pass of Wan2.1 1.3B. */
+struct PassCost {
+    int64_t kept, peak; /* bytes of the arena, between forward and backward and at most */
+    struct OpTally attention, linear;
+};
+
+static struct PassCost pass_cost(enum Keep keep) {
+    struct Planned p;
+    struct PassCost cost;
+    planned_init(&p, &wan_1_3b, full_video, WEIGHTS_TRAINED);
+    run_forward(&p, 1, keep);
+    cost.kept = arena_mark(&p.arena);
+    run_backward(&p, 1);
+    cost.peak = p.arena.peak;
+    cost.attention = backend_plan_tallies(p.be)[OP_attention_forward];
+    cost.linear = backend_plan_tallies(p.be)[OP_linear_forward];
+    planned_free(&p);
+    return cost;
+}
+
+/* Keeping what the attentions gave, [tokens, dim] and statistics [heads, tokens] of each, does
+ * without their second forward and costs little memory.  The topmost block's would lie there
+ * anyway when the arena is at its fullest. */
+static void test_recomputation(void **state) {
+    (void)state;
+    const int64_t layers = wan_1_3b.num_layers, tokens = 32760;
+    int64_t attended = 2 * tokens * (2 * wan_1_3b.dim + 4 * wan_1_3b.num_heads);
+    struct PassCost none = pass_cost(KEEP_ALL), full = pass_cost(KEEP_INPUTS),
+                    attention = pass_cost(KEEP_ATTENTION);
+    printf("at most %.2f GB with all kept, %.2f GB with inputs, %.2f GB with attentions\n",
+           1e-9 * (double)none.peak, 1e-9 * (double)full.peak, 1e-9 * (double)attention.peak);
+    assert_int_equal(attended % 128, 0); /* the arena pads nothing */
+    assert_int_equal(attention.kept - full.kept, layers * attended);
+    assert_int_equal(attention.peak - full.peak, (layers - 1) * attended);
+    assert_true(10 * (attention.peak - full.peak) < none.peak - full.peak);
+    assert_int_equal(none.attention.calls, 2 * layers);
+    assert_int_equal(full.attention.calls, 4 * layers);
+    assert_int_equal(attention.attention.calls, 2 * layers);
+    assert_true(attention.attention.flops == none.attention.flops);
+    assert_int_equal(attention.linear.calls, full.linear.calls);
+    assert_true(full.linear.calls > none.linear.calls);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward_1_3b),
         cmocka_unit_test(test_forward_14b),
         cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_recomputation),
     };
     return cmocka_run_group_tests_name("plan_flops", tests, NULL, NULL);
 }

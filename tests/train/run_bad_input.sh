@@ -105,6 +105,52 @@ refuses "a damaged checkpoint" "damaged.h5" resume=damaged.h5
 refuses "other sizes" "$teacher" "resume=$teacher" model.ffn_dim=96
 refuses "fewer layers" "$teacher blocks.3." "resume=$teacher" model.num_layers=3
 
+# ---- on two ranks: told once ----
+
+# On two ranks stderr holds one line of the program, with each of the words; mpirun adds its own.
+refuses_once() { # DESCRIPTION "WORD ..." [key=value ...]
+    local word
+    train_expecting 2 2 train.stage=teacher out=out "${@:3}"
+    check "$1 on two ranks: one message" test "$(grep -c '^tmd: ' errors)" -eq 1
+    # shellcheck disable=SC2086
+    for word in $2; do
+        check "$1 on two ranks: names $word" grep -q "^tmd: .*$word" errors
+    done
+    rm -rf out
+}
+
+refuses_once "no data" "none.h5" data.files=[none.h5]
+refuses_once "truncated data" "truncated.h5" data.files=[truncated.h5]
+refuses_once "other channels" "channels.h5 model.in_dim" data.files=[channels.h5]
+refuses_once "a folder without checkpoints" "empty" "${stage1[@]}" init.teacher=empty
+refuses_once "a damaged teacher" "damaged.h5" "${stage1[@]}" init.teacher=damaged.h5
+refuses_once "a truncated teacher" "truncated.h5" "${stage1[@]}" init.teacher=truncated.h5
+refuses_once "a teacher of other sizes" "$teacher" "${stage1[@]}" init.teacher=teacher model.ffn_dim=96
+refuses_once "a missing checkpoint" "none.h5" resume=none.h5
+refuses_once "a damaged checkpoint" "damaged.h5" resume=damaged.h5
+refuses_once "another stage's checkpoint" "step-00000010.h5 teacher stage1" \
+    resume=student/checkpoints/step-00000010.h5
+refuses_once "other sizes" "$teacher" "resume=$teacher" model.ffn_dim=96
+
+# damaged checkpoints that a run's folder holds beside good ones are passed over, and named once
+cp -r teacher partly
+cp damaged.h5 partly/checkpoints/step-00000200.h5
+train_expecting 0 2 "${stage1[@]}" init.teacher=partly out=out train.iterations=1
+check "the damaged checkpoint is named once" test "$(grep -c '^tmd: skipping.*step-00000200.h5' errors)" -eq 1
+rm -rf out
+
+# what only the second rank meets is told as it is, though the first one must stop as well
+kd=(train.stage=kd init.teacher=teacher train.iterations=1)
+train_expecting 0 2 "${kd[@]}" out=out
+part=$(find out/pairs -name '*-6-6.h5')
+check "the second rank makes half of the pairs" test -f "$part"
+rm -r "$part" out/checkpoints
+mkdir "$part.partial"
+train_expecting 2 2 "${kd[@]}" out=out
+check "pairs in the way: one message" test "$(grep -c '^tmd: ' errors)" -eq 1
+check "pairs in the way: names the file" grep -q "^tmd: .*$part.partial" errors
+rm -rf out
+
 # ---- the folder ----
 
 refuses "a file for a folder" "file" out=file

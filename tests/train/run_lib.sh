@@ -21,8 +21,14 @@ cd "$scratch"
 # Many ranks on few processors: one thread each, which does not spin while it waits.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# leaks of the MPI library are none of ours
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"
+
+# How many times slower than usual the program is: more than once in a sanitizer build, where what
+# repeats is done half as often.
+slowness=${TMD_SLOWNESS:-1}
+
+repeats() { # COUNT
+    if [ "$slowness" -gt 1 ]; then echo $(($1 / 2)); else echo "$1"; fi
+}
 
 fail() {
     echo "FAILED: $*" >&2

@@ -3,6 +3,7 @@
 # every stage; also where neither the global batch nor a rank's share divides evenly.
 . "$(dirname "$0")/run_lib.sh"
 prepare
+iterations=train.iterations=$(repeats 50)
 
 compare() { # NAME: runs NAME-1, NAME-2 and NAME-4
     local ranks
@@ -14,12 +15,12 @@ compare() { # NAME: runs NAME-1, NAME-2 and NAME-4
 
 for name in teacher kd stage1 stage2; do
     stage_options "$name"
-    for ranks in 1 2 4; do train "$ranks" "${stage[@]}" "out=$name-$ranks"; done
+    for ranks in 1 2 4; do train "$ranks" "${stage[@]}" "$iterations" "out=$name-$ranks"; done
     compare "$name"
 done
 
 # the comparison can fail
-train 1 train.stage=teacher out=other-seed train.seed=2
+train 1 train.stage=teacher "$iterations" out=other-seed train.seed=2
 check_not "another seed has other losses" "$tools/compare_metrics" teacher-1/metrics.jsonl \
     other-seed/metrics.jsonl 1e-5 1e-3
 check_not "a shorter run is told apart" "$tools/compare_metrics" teacher-1/metrics.jsonl \

@@ -34,7 +34,7 @@ for name in teacher kd stage1 stage2; do
         groups+=(student/ema)
         ;;
     esac
-    both_halves "$name" 1 100
+    both_halves "$name" 1 "$(repeats 100)"
     both_halves "$name" 2 20
 done
 # the DMD2-v baseline has no flow head; without a weight for it there is no discriminator
@@ -43,5 +43,5 @@ both_halves stage2 1 10 student.head_blocks=0 init.student= stage2.gan_weight=0
 
 # the comparison can fail
 check_not "another iteration is told apart" "$tools/compare_checkpoints" \
-    "$(newest_checkpoint teacher-1-100-whole)" "$(newest_checkpoint teacher-2-20-whole)"
+    "$(newest_checkpoint "teacher-1-$(repeats 100)-whole")" "$(newest_checkpoint teacher-2-20-whole)"
 passed

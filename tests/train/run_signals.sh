@@ -30,7 +30,8 @@ await() {
 # ---- signals ----
 
 stage_options stage2
-options=("${stage[@]}" train.iterations=150 train.global_batch=4 ema.decay=0.95)
+iterations=$(repeats 150)
+options=("${stage[@]}" "train.iterations=$iterations" train.global_batch=4 ema.decay=0.95)
 train 1 "${options[@]}" out=undisturbed-1
 train 2 "${options[@]}" out=undisturbed-2
 
@@ -39,7 +40,7 @@ interrupted() { # RUN RANKS: after a signal to the run started by `start`
     check "$1 ends with 75, not $code" test "$code" -eq 75
     check "$1 says so once" test "$(grep -c '^tmd: a signal came' errors)" -eq 1
     check "$1 has one checkpoint" test -f "$(newest_checkpoint "$1")"
-    check "$1 ended early" test "$(lines_of "$1/metrics.jsonl")" -lt 150
+    check "$1 ended early" test "$(lines_of "$1/metrics.jsonl")" -lt "$iterations"
     train "$2" "${options[@]}" "out=$1" resume=auto
     check_same_run "$1 went on" "undisturbed-$2" "$1"
 }
@@ -67,19 +68,21 @@ interrupted mpirun 2
 
 options=("${stage[@]}" train.iterations=60 train.global_batch=2 checkpoint.every=1)
 train 1 "${options[@]}" out=calm
+attempts=$(repeats 20)
 n_killed=0
 RANDOM=1
-for attempt in $(seq 20); do
+for attempt in $(seq "$attempts"); do
     command_of 1 "${options[@]}" out=killed resume=auto
     "${command[@]}" >log 2>errors &
     pid=$!
-    # from the start-up to a dozen iterations later, so that twenty of them rarely reach the end
-    sleep "0.$(printf %03d $((50 + RANDOM % 250)))"
+    # from the start-up to a dozen iterations later, so that all of them rarely reach the end
+    milliseconds=$((slowness * (50 + RANDOM % 250)))
+    sleep "$((milliseconds / 1000)).$(printf %03d $((milliseconds % 1000)))"
     if kill -KILL "$pid" 2>/dev/null; then n_killed=$((n_killed + 1)); fi
     await
     check "attempt $attempt was killed or ended well, not $code" test "$code" -eq 137 -o "$code" -eq 0
 done
-check "enough attempts were killed" test "$n_killed" -ge 5
+check "enough attempts were killed" test "$n_killed" -ge "$((attempts / 4))"
 train 1 "${options[@]}" out=killed resume=auto
 check_same_run "killed $n_killed times" calm killed
 check "nothing half-written is left" test -z "$(find killed -name '*partial*' -o -name '*.tmp*')"

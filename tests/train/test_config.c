@@ -98,7 +98,7 @@ static void test_values(void **state) {
                  "  - 0.909\n"
                  "  - +0.5E0\n"
                  "train:\n"
-                 "  recompute: true\n"
+                 "  recompute: keep_attention\n"
                  "  dump_at: -1\n"
                  "  seed: 9223372036854775807\n"
                  "data:\n"
@@ -113,7 +113,7 @@ static void test_values(void **state) {
     assert_true(c.student.fusion_gate_init == -6 && c.student.t_max == 0.5);
     assert_true(c.stage1.guidance == 3 && c.stage1.norm_const_per_dim == 1e-5);
     assert_true(c.optimizer.betas[0] == 0.909 && c.optimizer.betas[1] == 0.5);
-    assert_true(c.train.recompute);
+    assert_int_equal(c.train.recompute, RECOMPUTE_KEEP_ATTENTION);
     assert_int_equal(c.train.seed, INT64_MAX);
     assert_int_equal(c.data.files.n, 3);
     assert_string_equal(c.data.files.items[1], "b \"c\".h5");

@@ -87,7 +87,9 @@ static void test_wrong_reals(void **state) {
 }
 
 static void test_wrong_types(void **state) {
-    expect_wrong(state, "train", "recompute", "yes", "true or false", "'yes'");
+    expect_wrong(state, "stage2", "rollout", "yes", "true or false", "'yes'");
+    expect_wrong(state, "train", "recompute", "true", "none, full or keep_attention", "'true'");
+    expect_wrong(state, "train", "recompute", "false", "none, full or keep_attention", "'false'");
     expect_wrong(state, "train", "stage", "stage3", "teacher, kd, stage1 or stage2", "'stage3'");
     expect_wrong(state, "init", "teacher", "null", "a string",
                  "nothing (the empty string is \"\")");

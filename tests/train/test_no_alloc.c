@@ -19,9 +19,7 @@
 
 #include <cmocka.h>
 
-#include "philox.h"
-#include "train/optimizer.h"
-#include "train/trainer.h"
+#include "learner_fixture.h"
 
 /* ---- counting */
 
@@ -120,108 +118,13 @@ static void test_counter(void **state) {
     free(from_libc);
 }
 
-/* ---- a run without files */
-
-struct Run {
-    struct Config config;
-    struct Backend *be;
-    struct Comm *alone;
-    struct Learner learner;
-    float *host_video, *host_text;
-    int64_t samples[2];
-};
-
-enum { BATCH = 2 };
-static const struct VideoShape video = {.frames = 4, .height = 16, .width = 16};
-
-static float *random_floats(int64_t n) {
-    float *x = xmalloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = (float)philox_uniform(philox(1, (uint32_t)i, 0, 0, 0).word[0]);
-    return x;
-}
-
-static void run_init(struct Run *r, const char *const *overrides, int n_overrides) {
-    static const char *const sizes[] = {"model.dim=96",
-                                        "model.ffn_dim=384",
-                                        "model.num_heads=4",
-                                        "model.num_layers=3",
-                                        "model.freq_dim=32",
-                                        "model.text_dim=16",
-                                        "model.text_len=8",
-                                        "model.in_dim=3",
-                                        "model.out_dim=3",
-                                        "student.head_blocks=1",
-                                        "model.patch_size=[1, 4, 4]",
-                                        "discriminator.features=[1, 2]",
-                                        "discriminator.channels=[8, 16, 16]",
-                                        "ema.decay=0.9",
-                                        "optimizer.grad_clip=1",
-                                        "train.micro_batch=2",
-                                        "train.global_batch=2",
-                                        "init.teacher=unread",
-                                        "kd.skip_layers=[1]"};
-    struct Error err;
-    *r = (struct Run){.be = backend_cpu_create(), .alone = comm_self_create()};
-    config_init(&r->config);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (!config_override(&r->config, sizes[i], &err)) fail_msg("%s", err.text);
-    for (int i = 0; i < n_overrides; i++)
-        if (!config_override(&r->config, overrides[i], &err)) fail_msg("%s", err.text);
-    if (!config_check(&r->config, &err)) fail_msg("%s", err.text);
-    struct MemoryPlan plan = memory_plan_make(&r->config, video, BATCH, r->be->act_dtype);
-    r->host_video = random_floats(BATCH * video_elems(video, r->config.model.in_dim));
-    r->host_text = random_floats(BATCH * r->config.model.text_len * r->config.model.text_dim);
-    learner_init(&r->learner, &r->config, r->be, r->alone, video, BATCH, r->host_text, plan.step);
-    struct Networks *nets = &r->learner.nets;
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!nets->plan.present[role]) continue;
-        float *host = random_floats(networks_table(nets, (enum Role)role)->n_elems);
-        params_initialise(networks_table(nets, (enum Role)role), 1, host);
-        weights_upload(&nets->weights[role], host);
-        free(host);
-    }
-}
-
-static void run_free(struct Run *r) {
-    learner_free(&r->learner);
-    r->alone->destroy(r->alone);
-    r->be->destroy(r->be);
-    free(r->host_video);
-    free(r->host_text);
-    config_free(&r->config);
-}
-
-/* What the trainer does of an iteration, loading and reporting aside. */
-static void iterate(struct Run *r, enum StepKind kind, int64_t iteration) {
-    struct StepInputs in;
-    struct StepResult result;
-    struct StepScalar scalars[STEP_MAX_SCALARS];
-    struct Learner *l = &r->learner;
-    struct LearnerPass pass = {.iteration = iteration,
-                               .batch = BATCH,
-                               .last = true,
-                               .host_video = r->host_video,
-                               .host_text = r->host_text,
-                               .host_samples = r->samples};
-    learner_begin(l, kind);
-    int64_t mark = arena_mark(&l->arena);
-    struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);
-    step_scalars(&ctx, &result, scalars);
-    arena_release(&l->arena, mark);
-    learner_sum(l, kind);
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!learner_trains(l, kind, (enum Role)role)) continue;
-        double norm = learner_gradient_norm(l, (enum Role)role);
-        assert_true(norm > 0.0);
-        learner_update(l, (enum Role)role, iteration, iteration + 1, norm);
-    }
-}
+/* ---- runs */
 
 static void check_kind(struct Run *r, enum StepKind kind, bool convolutions) {
-    for (int64_t i = 0; i < 2; i++) iterate(r, kind, i);
+    struct StepScalar scalars[STEP_MAX_SCALARS];
+    for (int64_t i = 0; i < 2; i++) run_iterate(r, kind, i, scalars);
     counting_begin();
-    iterate(r, kind, 2);
+    run_iterate(r, kind, 2, scalars);
     counting_end();
     struct Callers n = counted_callers();
     printf("%s: %d allocations of ours, %d of OpenMP's, %d of other libraries\n", step_kind_name(kind),
@@ -231,11 +134,12 @@ static void check_kind(struct Run *r, enum StepKind kind, bool convolutions) {
 }
 
 static void check_stage(const char *stage, enum StepKind first, enum StepKind second) {
-    const char *overrides[] = {stage, "train.recompute=false"};
-    for (int recompute = 0; recompute < 2; recompute++) {
+    static const char *const policies[] = {"train.recompute=none", "train.recompute=full",
+                                           "train.recompute=keep_attention"};
+    for (int policy = 0; policy < 3; policy++) {
+        const char *overrides[] = {stage, policies[policy]};
         struct Run r;
-        if (recompute) overrides[1] = "train.recompute=true";
-        run_init(&r, overrides, 2);
+        run_init(&r, backend_cpu_create(), overrides, 2);
         bool convolutions = first == STEP_STUDENT;
         check_kind(&r, first, convolutions);
         if (second != first) check_kind(&r, second, convolutions);

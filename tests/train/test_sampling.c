@@ -279,7 +279,9 @@ static void checkpoints_bring_weights_and_configuration(void **state) {
         params_initialise(table, 0, expected);
         float *fresh = xmalloc((size_t)table->n_elems * sizeof *fresh);
         memcpy(fresh, expected, (size_t)table->n_elems * sizeof *fresh);
-        assert_true(run_read_weights(file, teacher_only, 1, false, true, table, expected, &err));
+        struct WeightsSource source = {
+            .path = file, .roles = teacher_only, .n_roles = 1, .partial = true};
+        assert_true(run_read_weights(&source, table, expected, &err));
         assert_memory_equal(w->master, expected, (size_t)table->n_elems * sizeof *expected);
         assert_memory_not_equal(fresh, expected, (size_t)table->n_elems * sizeof *fresh);
         free(expected);

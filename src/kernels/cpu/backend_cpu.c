@@ -86,6 +86,7 @@ struct Backend *backend_cpu_create(void) {
     be->memory_alloc = cpu_memory_alloc;
     be->memory_free = cpu_memory_free;
     be->finish = cpu_finish;
+    be->run_often = backend_run_once;
     be->destroy = cpu_destroy;
     return be;
 }

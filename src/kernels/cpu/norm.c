@@ -20,28 +20,30 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+INLINED void layer_norm_row(float *y, float *mean, float *rstd, const float *x, const float *scale,
+                            const float *shift, struct NormShape s, int64_t row) {
+    const float *xr = x + row * s.dim;
+    const float *sc = scale + row / s.tokens * s.stride, *sh = shift + row / s.tokens * s.stride;
+    float *yr = y + row * s.dim, sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < s.dim; j++) sum += xr[j];
+    float mu = sum / (float)s.dim;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t j = 0; j < s.dim; j++) squares += (xr[j] - mu) * (xr[j] - mu);
+    float r = 1.0f / sqrtf(squares / (float)s.dim + s.eps);
+#pragma omp simd
+    for (int64_t j = 0; j < s.dim; j++) yr[j] = (xr[j] - mu) * r * (s.one + sc[j]) + sh[j];
+    mean[row] = mu;
+    rstd[row] = r;
+}
+
 void cpu_layer_norm_forward(const struct Backend *be, Act *y, float *mean, float *rstd,
                             const Act *x, const float *scale, const float *shift,
                             struct NormShape s) {
     (void)be;
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < s.batch * s.tokens; row++) {
-        const float *xr = act_const_f32(x) + row * s.dim;
-        const float *sc = scale + row / s.tokens * s.stride,
-                    *sh = shift + row / s.tokens * s.stride;
-        float *yr = act_f32(y) + row * s.dim;
-        float sum = 0.0f, squares = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < s.dim; j++) sum += xr[j];
-        float mu = sum / (float)s.dim;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t j = 0; j < s.dim; j++) squares += (xr[j] - mu) * (xr[j] - mu);
-        float r = 1.0f / sqrtf(squares / (float)s.dim + s.eps);
-#pragma omp simd
-        for (int64_t j = 0; j < s.dim; j++) yr[j] = (xr[j] - mu) * r * (s.one + sc[j]) + sh[j];
-        mean[row] = mu;
-        rstd[row] = r;
-    }
+    for (int64_t row = 0; row < s.batch * s.tokens; row++)
+        layer_norm_row(act_f32(y), mean, rstd, act_const_f32(x), scale, shift, s, row);
 }
 
 static void layer_norm_dx(float *dx, const float *dy, const float *x, const float *mean,
@@ -120,21 +122,37 @@ void cpu_layer_norm_backward(const struct Backend *be, Act *dx, float *dscale, f
         }
 }
 
+INLINED void gate_row(float *out, const float *x, const float *h, const float *gate,
+                      int64_t gate_stride, struct NormShape s, int64_t row) {
+    const float *xr = x + row * s.dim, *hr = h + row * s.dim;
+    float *o = out + row * s.dim;
+    if (gate) {
+        const float *gr = gate + row / s.tokens * gate_stride;
+#pragma omp simd
+        for (int64_t j = 0; j < s.dim; j++) o[j] = xr[j] + hr[j] * gr[j];
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < s.dim; j++) o[j] = xr[j] + hr[j];
+    }
+}
+
 void cpu_gate_forward(const struct Backend *be, Act *out, const Act *x, const Act *h,
                       const float *gate, struct NormShape s) {
     (void)be;
 #pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < s.batch * s.tokens; row++)
+        gate_row(act_f32(out), act_const_f32(x), act_const_f32(h), gate, s.stride, s, row);
+}
+
+void cpu_gate_norm_forward(const struct Backend *be, Act *out, Act *y, float *mean, float *rstd,
+                           const Act *x, const Act *h, const float *gate, int64_t gate_stride,
+                           const float *scale, const float *shift, struct NormShape s) {
+    (void)be;
+    float *o = act_f32(out);
+#pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < s.batch * s.tokens; row++) {
-        const float *xr = act_const_f32(x) + row * s.dim, *hr = act_const_f32(h) + row * s.dim;
-        float *o = act_f32(out) + row * s.dim;
-        if (gate) {
-            const float *gr = gate + row / s.tokens * s.stride;
-#pragma omp simd
-            for (int64_t j = 0; j < s.dim; j++) o[j] = xr[j] + hr[j] * gr[j];
-        } else {
-#pragma omp simd
-            for (int64_t j = 0; j < s.dim; j++) o[j] = xr[j] + hr[j];
-        }
+        gate_row(o, act_const_f32(x), act_const_f32(h), gate, gate_stride, s, row);
+        layer_norm_row(act_f32(y), mean, rstd, o, scale, shift, s, row);
     }
 }
 

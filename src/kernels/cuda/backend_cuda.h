@@ -14,6 +14,7 @@ struct BackendCuda {
      * file (gemm_cache.h) with which later runs on this machine compute the same bits.  Otherwise it
      * is the library's first suggestion. */
     bool tune_gemm;
+    bool graphs; /* regions that run often (backend.h) are kept as CUDA graphs and launched whole */
 };
 
 /* Fails, in one sentence, without a device, with too old a driver, an unknown architecture, or no
@@ -22,6 +23,14 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
 
 /* Bytes of device memory that memory_alloc could still hand out. */
 int64_t backend_cuda_free_bytes(const struct Backend *be);
+
+/* The CUDA graphs kept so far. */
+struct BackendCudaGraphs {
+    int n_kept;
+    int64_t n_bytes; /* of device memory */
+    int64_t n_launches;
+};
+struct BackendCudaGraphs backend_cuda_graphs(const struct Backend *be);
 
 /* The cudaStream_t on which all operations run, for the communicator's fences. */
 void *backend_cuda_stream(const struct Backend *be);

@@ -9,6 +9,7 @@
 struct Meter {
     const struct Backend *inner;
     struct OpTally tallies[OP_COUNT];
+    bool paused;
 };
 
 static double now_seconds(void) {
@@ -22,6 +23,7 @@ static double now_seconds(void) {
         struct Meter *meter = be->state;                                                           \
         double start = now_seconds();                                                              \
         meter->inner->name(meter->inner, BACKEND_UNWRAP names);                                    \
+        if (meter->paused) return;                                                                 \
         meter->inner->finish(meter->inner);                                                        \
         op_tally_add(&meter->tallies[OP_##name], op_cost_##name(be, BACKEND_UNWRAP names),         \
                      now_seconds() - start);                                                       \
@@ -44,6 +46,16 @@ static void meter_finish(const struct Backend *be) {
     meter->inner->finish(meter->inner);
 }
 
+/* What a device has learned happens as a whole, and cannot be booked by operation. */
+static void meter_run_often(const struct Backend *be, void (*region)(void *context),
+                            void *context) {
+    const struct Meter *meter = be->state;
+    if (meter->paused)
+        meter->inner->run_often(meter->inner, region, context);
+    else
+        region(context);
+}
+
 static void meter_destroy(struct Backend *be) {
     free(be->state);
     free(be);
@@ -62,6 +74,7 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     be->memory_alloc = meter_memory_alloc;
     be->memory_free = meter_memory_free;
     be->finish = meter_finish;
+    be->run_often = meter_run_often;
     be->destroy = meter_destroy;
     return be;
 }
@@ -73,4 +86,9 @@ const struct OpTally *backend_meter_tallies(const struct Backend *be) {
 void backend_meter_reset(const struct Backend *be) {
     struct Meter *meter = be->state;
     memset(meter->tallies, 0, sizeof meter->tallies);
+}
+
+void backend_meter_pause(const struct Backend *be, bool paused) {
+    struct Meter *meter = be->state;
+    meter->paused = paused;
 }

@@ -1,0 +1,62 @@
+/* The CUDA backend's inside: what its files share.
+ *
+ * Host code in C, kernels in .cu files behind the same prototypes: each operation of the table is a
+ * function cuda_<op> with C linkage.  All of them only enqueue work on `stream`, in order; download
+ * alone waits.  An Act is bfloat16, or float32 in the parity mode.  Every operation gives the same
+ * bits for the same input: sums over rows are made in two passes, never with atomics. */
+#ifndef TMD_CUDA_STATE_H
+#define TMD_CUDA_STATE_H
+
+#include "kernels/cuda/cuda_check.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "kernels/backend.h"
+
+struct CudaGemm;  /* linear.c: the algorithm of each shape */
+struct CudaCudnn; /* cudnn_graph.c: the plan of each graph */
+struct CudaGraphs; /* graph_capture.c: regions kept as CUDA graphs */
+
+struct CudaState {
+    int device, n_multiprocessors;
+    cudaStream_t stream; /* all that computes */
+    /* Scratch of the one call at work on `stream`: partial sums, libraries' workspaces.  What stands
+     * in it is gone with the next operation. */
+    void *workspace;
+    int64_t workspace_bytes;
+    bool deterministic; /* as for the library calls that offer a choice; our kernels always are */
+    bool tune_gemm;     /* matrix products are timed, see gemm.h */
+    struct CudaGemm *gemm;
+    struct CudaCudnn *cudnn;
+    struct CudaGraphs *graphs; /* NULL: none are kept */
+};
+
+static inline struct CudaState *cuda_state(const struct Backend *be) {
+    return (struct CudaState *)be->state;
+}
+
+/* The first n_bytes of the workspace, 256-byte aligned. */
+static inline void *cuda_workspace(const struct Backend *be, int64_t n_bytes) {
+    struct CudaState *state = cuda_state(be);
+    TMD_CHECK(n_bytes <= state->workspace_bytes, "%lld bytes of workspace wanted, %lld there",
+              (long long)n_bytes, (long long)state->workspace_bytes);
+    return state->workspace;
+}
+
+#define CUDA_PROTOTYPE(name, params, names)                                                        \
+    void cuda_##name(const struct Backend *be, BACKEND_UNWRAP params);
+MEMORY_OPS(CUDA_PROTOTYPE)
+COMPUTE_OPS(CUDA_PROTOTYPE)
+
+struct CudaGemm *cuda_gemm_create(const struct CudaState *state);
+void cuda_gemm_destroy(struct CudaGemm *gemm);
+struct CudaCudnn *cuda_cudnn_create(const struct CudaState *state);
+void cuda_cudnn_destroy(struct CudaCudnn *cudnn);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

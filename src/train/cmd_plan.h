@@ -1,0 +1,7 @@
+/* `tmd plan CONFIG... [section.key=value ...] --gpus N --gpu NAME --network NAME`. */
+#ifndef TMD_CMD_PLAN_H
+#define TMD_CMD_PLAN_H
+
+int cmd_plan(int argc, char **argv);
+
+#endif

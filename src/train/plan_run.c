@@ -1,0 +1,82 @@
+#include "train/plan_run.h"
+
+#include "train/sampling.h"
+
+/* In which KD's teacher makes a GPU's share of the pairs, train.micro_batch at a time. */
+static double pairs_seconds(const struct Config *config, const struct PlanTarget *target) {
+    struct Backend *be = backend_plan_create(target->act_dtype);
+    struct Networks nets;
+    int64_t batch = config->train.micro_batch;
+    double share = (double)config->kd.pairs / target->n_gpus;
+    networks_init(&nets, config, be, networks_plan(config), target->video);
+    struct Sampler sampler = sampler_init(&nets, ROLE_TEACHER, false);
+    sampler.teacher.guidance = config->kd.guidance;
+    sampler.teacher.skip_layers = &config->kd.skip_layers;
+    backend_plan_set_clock(be, plan_clock(target->machine));
+    sampler_arena_bytes(&sampler, batch); /* runs a batch */
+    double seconds = backend_plan_now(be) * share / (double)batch;
+    networks_free(&nets);
+    be->destroy(be);
+    return seconds;
+}
+
+static void plan_steps(struct Plan *plan) {
+    const struct Config *config = plan->config;
+    int64_t iterations = config->train.iterations, every = config->stage2.student_every;
+    bool alternates = config->train.stage == STAGE_STAGE2 && every > 1 && iterations > 1;
+    plan->n_kinds = alternates ? 2 : 1;
+    plan->n_iterations[0] = alternates ? (iterations + every - 1) / every : iterations;
+    plan->n_iterations[1] = iterations - plan->n_iterations[0];
+    for (int i = 0; i < plan->n_kinds; i++)
+        plan->steps[i] = plan_step_make(config, &plan->target, step_kind_at(config, i));
+}
+
+bool plan_make(struct Plan *plan, const struct Config *config, const struct PlanTarget *target,
+               struct Error *err) {
+    const int64_t *patch = config->model.patch_size;
+    struct VideoShape v = target->video;
+    if (target->act_dtype != DTYPE_BF16)
+        return error_set(err,
+                         "device.precision is %s, but the tables of machines tell the speed of "
+                         "bf16 only",
+                         dtype_name(target->act_dtype));
+    if (config->train.global_batch < target->n_gpus)
+        return error_set(err,
+                         "train.global_batch is %lld, but --gpus is %d, each of which needs a "
+                         "sample",
+                         (long long)config->train.global_batch, target->n_gpus);
+    if (!config_check_video(config, &v, err)) return false;
+    *plan = (struct Plan){.config = config, .target = *target};
+    plan->tokens = v.frames / patch[0] * (v.height / patch[1]) * (v.width / patch[2]);
+    plan->memory = plan_memory_make(config, v, plan_share(config, target->n_gpus),
+                                    target->act_dtype, target->machine);
+    plan_steps(plan);
+    if (config->train.stage == STAGE_KD) plan->preparation_seconds = pairs_seconds(config, target);
+    return true;
+}
+
+bool plan_fits(const struct Plan *plan) {
+    return (double)plan_memory_total(&plan->memory) <= plan->target.machine->memory_bytes;
+}
+
+struct PlanTotals plan_totals(const struct Plan *plan) {
+    struct PlanTotals totals = {0};
+    for (int i = 0; i < plan->n_kinds; i++) {
+        const struct PlanStep *step = &plan->steps[i];
+        int64_t n = plan->n_iterations[i];
+        struct OpTally whole = op_tally_total(step->ops);
+        whole.seconds = step->seconds;
+        plan_tally_add(&totals.whole, whole, n);
+        for (int op = 0; op < OP_COUNT; op++) plan_tally_add(&totals.ops[op], step->ops[op], n);
+        totals.model_flops += (double)n * step->model_flops;
+        totals.link_seconds += (double)n * step->traffic.link_seconds;
+    }
+    for (int op = 0; op < OP_COUNT; op++)
+        if (totals.ops[op].seconds > totals.ops[totals.slowest].seconds)
+            totals.slowest = (enum Op)op;
+    return totals;
+}
+
+double plan_run_seconds(const struct Plan *plan) {
+    return plan->preparation_seconds + plan_totals(plan).whole.seconds;
+}
