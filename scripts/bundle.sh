@@ -11,9 +11,10 @@
 # them there.  $TMD_BUILD_DIR is another build folder; $TMD_CUDA_ARCHITECTURES, as CMake names them,
 # builds for fewer architectures than are usual, for one of them takes a third of the time.
 set -euo pipefail
+bundle=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/.."
 build=${TMD_BUILD_DIR:-build-cuda}
-bundle=${1:-$build/tmd-bundle}
+bundle=${bundle:-$build/tmd-bundle}
 files=$bundle/files # on the way into the archive
 limit_mb=50
 
@@ -25,11 +26,14 @@ fail() {
 # ---- the programs, which look for their libraries beside themselves first
 
 build_programs() {
+  local architectures=-UCMAKE_CUDA_ARCHITECTURES # the usual ones, whatever the last build was for
+  [ -z "${TMD_CUDA_ARCHITECTURES:-}" ] ||
+    architectures=-DCMAKE_CUDA_ARCHITECTURES=$TMD_CUDA_ARCHITECTURES
   scripts/install_deps.sh
   cmake -S . -B "$build" -DTMD_CUDA=ON -DTMD_NATIVE=OFF -DTMD_VIDEO=OFF -DBUILD_SHARED_LIBS=ON \
     -DCMAKE_C_FLAGS=-march=x86-64-v3 -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON \
     -DCMAKE_INSTALL_RPATH="\$ORIGIN/../lib" -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \
-    ${TMD_CUDA_ARCHITECTURES:+"-DCMAKE_CUDA_ARCHITECTURES=$TMD_CUDA_ARCHITECTURES"} >/dev/null
+    "$architectures" >/dev/null
   # the test left out reads the source tree
   mapfile -t tests < <(cmake --build "$build" --target help | grep -oE '\bcuda_[a-z0-9_]+$' |
     grep -vx cuda_graph_runs)
@@ -95,6 +99,18 @@ link_for_mpi() {
   done
 }
 
+# ---- letters for plots and contact sheets
+
+gather_font() {
+  mkdir -p "$files/share/fonts"
+  cp /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf "$files/share/fonts"
+  cat >"$files/share/fonts/fonts.conf" <<'FONTS'
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir prefix="relative">.</dir><cachedir prefix="relative">cache</cachedir></fontconfig>
+FONTS
+}
+
 # ---- what the checks read, and the two commands
 
 gather_data() {
@@ -116,10 +132,13 @@ WRAPPER
   echo 'LD_LIBRARY_PATH=$programs/lib:$LD_LIBRARY_PATH exec mpirun "$@"' >>"$bundle/mpirun"
 }
 
+[ -e "$bundle/programs.tar.gz" ] || [ -z "$(ls -A "$bundle" 2>/dev/null)" ] ||
+  fail "$bundle is there already and no bundle"
 build_programs
 rm -rf "$bundle"
 gather_programs
 gather_plugins
+gather_font
 gather_libraries
 find "$files/bin" "$files/lib" -type f -exec strip --strip-unneeded {} +
 tar -C "$files" -c . | gzip -9 >"$bundle/programs.tar.gz" # bundle_env.sh unpacks it

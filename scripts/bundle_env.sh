@@ -72,7 +72,9 @@ bundle_unpack
 LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$programs/lib/mpi
 bundle_find_cuda
 export PATH=$programs/bin:$PATH
-# Open MPI: its plugins; one rank alone starts no helper; in containers one is root
+# Open MPI: its plugins; ranks of this machine only; one alone starts no helper; in containers one is root
 export OPAL_PKGLIBDIR=$programs/lib/openmpi OPAL_PKGDATADIR=$programs/share/openmpi
-export PMIX_PKGLIBDIR=$programs/lib/pmix OMPI_MCA_ess_singleton_isolated=1
+export PMIX_PKGLIBDIR=$programs/lib/pmix OMPI_MCA_plm=isolated OMPI_MCA_ess_singleton_isolated=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# the letters of plots and sheets, where the machine has no fonts
+[ -e /etc/fonts/fonts.conf ] || export FONTCONFIG_FILE=$programs/share/fonts/fonts.conf

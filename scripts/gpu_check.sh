@@ -46,11 +46,12 @@ device_name() {
 }
 
 part_device() {
-  ldd "$program" | awk '/libcu|libnccl/ { print $1, $3 }' | while read -r name path; do
+  ldd "$program" | awk '/libcud|libcublas|libnccl/ { print $1, $3 }' | while read -r name path; do
     echo "$name $(readlink -f "$path")"
   done
-  nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader ||
-    { echo "nvidia-smi finds no device"; return 1; }
+  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader || true
+  tmd bench --device cuda --what machine --side 2048 --seconds 0.01 >machine.log
+  head -n 1 machine.log # the device, and the versions of driver and libraries
 }
 
 # Runs COMMAND TEST for all operation tests; tells how many failed or, within a time limit, did not end.
@@ -203,6 +204,7 @@ mkdir -p "$out"
 cd "$out"
 rm -f ./*.log ./*.json
 export OMP_WAIT_POLICY=passive TMD_CACHE_DIR=$PWD/cache # what is tuned here is not left behind
+device=$(device_name) device=${device:-no device}
 started=$SECONDS table='' json='' status=0
 
 add_result() { # PART WHAT RESULT SECONDS DETAIL
@@ -233,9 +235,10 @@ while read -r name seconds what; do
   add_result "$name" "$what" "$result" "$((SECONDS - begin))" "$detail"
 done <<<"$parts"
 
+[ -n "$table" ] || { echo "gpu_check: no part is named '$TMD_CHECK_PARTS'" >&2; exit 2; }
 {
   printf '{"device": "%s", "date": "%s",\n"parts": [\n%s],\n"benchmarks": {' \
-    "$(device_name)" "$(date -u +%Y-%m-%d)" "$json"
+    "$device" "$(date -u +%Y-%m-%d)" "$json"
   separator=
   for file in bench_*.json; do
     [ -e "$file" ] || continue
@@ -247,6 +250,6 @@ done <<<"$parts"
 } >gpu_check.json
 
 grep -h "wanted:" bench_*.log 2>/dev/null || true
-printf '\n%s\n%s, %d s; logs and gpu_check.json in %s\n' "$table" "$(device_name)" \
+printf '\n%s\n%s, %d s; logs and gpu_check.json in %s\n' "$table" "$device" \
   $((SECONDS - started)) "$PWD"
 exit $status

@@ -64,10 +64,10 @@ void bench_utilisation(struct BenchReport *report, double model_flops, double se
 /* A line of words, why something is not measured. */
 void bench_note(struct BenchReport *report, const char *text);
 
-/* {"backend", "precision", "threads", "of": "median" or "best", "peak_flops", "bandwidth",
- *  "nominal_peak_flops",
- *  "sections": [{"name", "rows": [{"name", "calls", "seconds", "flops", "bytes", "floor_share"}],
- *                "ratios": [{"name", "ratio", "at_least" or "at_most"}], "notes": [...]}]} */
+/* {"device", "backend", "precision", "threads", "of": "median" or "best", "peak_flops",
+ * "bandwidth", "nominal_peak_flops", "sections": [{"name", "rows": [{"name", "calls", "seconds",
+ * "flops", "bytes", "floor_share"}], "ratios": [{"name", "ratio", "at_least" or "at_most"}],
+ * "notes": [...]}]} */
 bool bench_report_write(const struct BenchReport *report, const char *path, struct Error *err);
 
 /* ---- measuring */

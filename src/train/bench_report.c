@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/backend_open.h"
 #include "train/bench.h"
 
 struct BenchReport {
@@ -23,9 +24,12 @@ struct BenchReport *bench_report_create(const struct Backend *be, double seconds
     report->best = best;
     report->has_goals = strcmp(be->name, "cpu") != 0;
     report->nominal_peak = nominal_peak;
+    char device[512];
+    backend_describe(be, device, sizeof device);
+    printf("%s, %s\n", device, dtype_name(be->act_dtype));
     report->root =
-        json_pack("{s:s, s:s, s:i, s:s, s:f, s:[]}", "backend", be->name, "precision",
-                  dtype_name(be->act_dtype), "threads", omp_get_max_threads(), "of",
+        json_pack("{s:s, s:s, s:s, s:i, s:s, s:f, s:[]}", "device", device, "backend", be->name,
+                  "precision", dtype_name(be->act_dtype), "threads", omp_get_max_threads(), "of",
                   best ? "best" : "median", "nominal_peak_flops", nominal_peak, "sections");
     TMD_CHECK(report->root, "out of memory");
     return report;

@@ -46,7 +46,8 @@ if [ "${TMD_CUDA:-}" = EMULATED ]; then
     refused "no CUDA device" TMD_EMULATED_DEVICES=0
     refused "driver" TMD_EMULATED_DRIVER=11080
     refused "architecture" TMD_EMULATED_ARCHITECTURE=70
-    refused "does not fit" TMD_EMULATED_BYTES=300000000
+    refused "workspace" TMD_EMULATED_BYTES=300000000
+    refused "does not fit" TMD_EMULATED_BYTES=538000000
 
     code=0
     TMD_EMULATED_FAULT=20000 "$tmd" train "$small" data.files=[clips.h5] "${stage[@]}" out=dead \

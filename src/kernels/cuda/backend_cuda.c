@@ -1,6 +1,7 @@
 /* The CUDA backend's table, memory and set-up. */
 #include "kernels/cuda/backend_cuda.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda_state.h"
@@ -72,6 +73,9 @@ static bool choose_device(int ordinal, struct CudaState *state, struct Error *er
     cudaError_t status = cudaGetDeviceCount(&n_devices);
     if (status == cudaErrorInsufficientDriver) {
         cudaDriverGetVersion(&driver);
+        if (driver == 0)
+            return error_set(err, "this machine has no CUDA driver: expected one for CUDA %d.%d or later",
+                             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
         return error_set(err, "the CUDA driver of this machine is too old: expected one for CUDA "
                               "%d.%d or later, got %d.%d",
                          CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000,
@@ -141,4 +145,16 @@ int64_t backend_cuda_free_bytes(const struct Backend *be) {
 
 void *backend_cuda_stream(const struct Backend *be) {
     return cuda_state(be)->stream;
+}
+
+void backend_cuda_describe(const struct Backend *be, char *text, size_t n_bytes) {
+    struct cudaDeviceProp device;
+    int driver, runtime;
+    CUDA_CHECK(cudaGetDeviceProperties(&device, cuda_state(be)->device));
+    CUDA_CHECK(cudaDriverGetVersion(&driver));
+    CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+    snprintf(text, n_bytes,
+             "%s, sm_%d%d; CUDA driver %d.%d, runtime %d.%d; cuBLASLt %zu, cuDNN %zu", device.name,
+             device.major, device.minor, driver / 1000, driver % 1000 / 10, runtime / 1000,
+             runtime % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
 }
