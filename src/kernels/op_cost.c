@@ -1,5 +1,7 @@
 #include "kernels/op_cost.h"
 
+#include <stdlib.h>
+
 #include "error.h"
 
 enum { F32 = sizeof(float), F64 = sizeof(double) };
@@ -168,4 +170,13 @@ struct OpTally op_tally_total(const struct OpTally *tallies) {
         total.bytes += tallies[op].bytes;
     }
     return total;
+}
+
+static int slower_first(const void *a, const void *b) {
+    double x = ((const struct OpRow *)a)->tally.seconds, y = ((const struct OpRow *)b)->tally.seconds;
+    return (x < y) - (x > y);
+}
+
+void op_rows_sort(struct OpRow *rows, int n_rows) {
+    qsort(rows, (size_t)n_rows, sizeof *rows, slower_first);
 }

@@ -42,6 +42,13 @@ static inline void op_tally_add(struct OpTally *tally, struct OpCost cost, doubl
     tally->bytes += cost.bytes;
 }
 
+struct OpRow {
+    enum Op op;
+    struct OpTally tally;
+};
+/* Sorts rows by seconds, the most first. */
+void op_rows_sort(struct OpRow *rows, int n_rows);
+
 /* Sums over all operations; tallies [OP_COUNT]. */
 struct OpTally op_tally_total(const struct OpTally *tallies);
 

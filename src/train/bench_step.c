@@ -170,17 +170,6 @@ static struct OpTally per_iteration(struct OpTally sum, int n) {
     return (struct OpTally){sum.calls / n, sum.seconds / n, sum.flops / n, sum.bytes / n};
 }
 
-struct OpRow {
-    enum Op op;
-    struct OpTally tally;
-};
-
-static int slower_first(const void *a, const void *b) {
-    double x = ((const struct OpRow *)a)->tally.seconds,
-           y = ((const struct OpRow *)b)->tally.seconds;
-    return (x < y) - (x > y);
-}
-
 static void report_operations(struct BenchReport *report, struct StepBench *b) {
     const struct OpTally *tallies = backend_meter_tallies(b->meter);
     struct OpRow rows[OP_COUNT];
@@ -191,7 +180,7 @@ static void report_operations(struct BenchReport *report, struct StepBench *b) {
         row.tally.seconds = bench_choose(report, b->op_seconds[op], b->n);
         rows[n_rows++] = row;
     }
-    qsort(rows, (size_t)n_rows, sizeof *rows, slower_first);
+    op_rows_sort(rows, n_rows);
     bench_section(report, "its operations, each waited for, slowest first");
     for (int i = 0; i < n_rows; i++) bench_row(report, op_name(rows[i].op), rows[i].tally);
 }

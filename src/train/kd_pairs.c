@@ -46,8 +46,7 @@ static int64_t part_start(const struct Config *config, const struct Comm *comm, 
     return config->kd.pairs * rank / comm->n_ranks;
 }
 
-/* The teacher as the pairs need it; its start noise is kd_pair_noise. */
-static struct Sampler pair_sampler(const struct Networks *nets) {
+struct Sampler kd_pair_sampler(const struct Networks *nets) {
     struct Sampler sampler = sampler_init(nets, ROLE_TEACHER, false);
     sampler.seed = (uint64_t)nets->config->train.seed;
     sampler.teacher.guidance = nets->config->kd.guidance;
@@ -60,7 +59,7 @@ static int64_t pair_arena_bytes(const struct Networks *nets, int64_t batch) {
     struct Backend *plan = backend_plan_create(nets->be->act_dtype);
     struct Networks planned;
     networks_init(&planned, nets->config, plan, nets->plan, nets->geometry.video);
-    struct Sampler sampler = pair_sampler(&planned);
+    struct Sampler sampler = kd_pair_sampler(&planned);
     int64_t n_bytes = sampler_arena_bytes(&sampler, batch);
     networks_free(&planned);
     plan->destroy(plan);
@@ -115,7 +114,7 @@ static bool append_pairs(const struct Sampler *sampler, struct Arena *arena,
 /* Makes the pairs first .. first + n - 1, a micro-batch at a time. */
 static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, int64_t first, int64_t n,
                         struct DatasetWriter *writer, struct Error *err) {
-    struct Sampler sampler = pair_sampler(nets);
+    struct Sampler sampler = kd_pair_sampler(nets);
     struct Arena arena;
     int64_t batch = nets->config->train.micro_batch, n_prompts = dataset_info(prompts)->n_samples;
     float *clips = xmalloc((size_t)(batch * networks_latent_elems(nets)) * sizeof *clips);

@@ -8,10 +8,13 @@
 
 #include "data/dataset.h"
 #include "train/comm.h"
-#include "train/networks.h"
+#include "train/sampling.h"
 
 /* Fills the start noise of pair `pair`, one latent. */
 void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device);
+
+/* The teacher as the pairs need it; its start noise is kd_pair_noise. */
+struct Sampler kd_pair_sampler(const struct Networks *nets);
 
 /* Makes this rank's part, unless it is there already. */
 bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,

@@ -13,6 +13,11 @@
 #include "train/grad_sync.h"
 #include "train/step_run.h"
 
+/* The first sample of a rank's share of the global batch; the next rank's is where it ends. */
+static inline int64_t batch_share_start(const struct Config *config, int64_t n_ranks, int64_t rank) {
+    return config->train.global_batch * rank / n_ranks;
+}
+
 struct Learner {
     const struct Config *config;
     struct Comm *comm; /* for gradients, in the backend's memory */

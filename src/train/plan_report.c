@@ -62,23 +62,12 @@ static void print_tally(const struct Plan *plan, const char *name, struct OpTall
     fprintf(out, "\n");
 }
 
-struct OpRow {
-    enum Op op;
-    struct OpTally tally;
-};
-
-static int slower_first(const void *a, const void *b) {
-    double x = ((const struct OpRow *)a)->tally.seconds,
-           y = ((const struct OpRow *)b)->tally.seconds;
-    return (x < y) - (x > y);
-}
-
 static void print_operations(const struct Plan *plan, const struct PlanStep *step, FILE *out) {
     static const double LEAST_SHARE = 0.01;
     struct OpRow rows[OP_COUNT];
     struct OpTally rest = {0};
     for (int op = 0; op < OP_COUNT; op++) rows[op] = (struct OpRow){(enum Op)op, step->ops[op]};
-    qsort(rows, OP_COUNT, sizeof *rows, slower_first);
+    op_rows_sort(rows, OP_COUNT);
     for (int i = 0; i < OP_COUNT; i++) {
         double share = rows[i].tally.seconds / step->seconds;
         if (share >= LEAST_SHARE)

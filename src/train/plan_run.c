@@ -1,6 +1,6 @@
 #include "train/plan_run.h"
 
-#include "train/sampling.h"
+#include "train/kd_pairs.h"
 
 /* In which KD's teacher makes a GPU's share of the pairs, train.micro_batch at a time. */
 static double pairs_seconds(const struct Config *config, const struct PlanTarget *target) {
@@ -9,9 +9,7 @@ static double pairs_seconds(const struct Config *config, const struct PlanTarget
     int64_t batch = config->train.micro_batch;
     double share = (double)config->kd.pairs / target->n_gpus;
     networks_init(&nets, config, be, networks_plan(config), target->video);
-    struct Sampler sampler = sampler_init(&nets, ROLE_TEACHER, false);
-    sampler.teacher.guidance = config->kd.guidance;
-    sampler.teacher.skip_layers = &config->kd.skip_layers;
+    struct Sampler sampler = kd_pair_sampler(&nets);
     backend_plan_set_clock(be, plan_clock(target->machine));
     sampler_arena_bytes(&sampler, batch); /* runs a batch */
     double seconds = backend_plan_now(be) * share / (double)batch;

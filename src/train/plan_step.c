@@ -50,13 +50,8 @@ struct Rehearsal {
     struct PlanStep sum;
 };
 
-/* The first sample of a GPU's share, as the trainer divides a batch. */
-static int64_t share_start(const struct Config *config, int n_gpus, int gpu) {
-    return config->train.global_batch * gpu / n_gpus;
-}
-
 int64_t plan_share(const struct Config *config, int n_gpus) {
-    return config->train.global_batch - share_start(config, n_gpus, n_gpus - 1); /* rounded up */
+    return config->train.global_batch - batch_share_start(config, n_gpus, n_gpus - 1); /* rounded up */
 }
 
 static void rehearsal_init(struct Rehearsal *r, const struct Config *config,
@@ -93,8 +88,8 @@ static void book(struct Rehearsal *r, enum PlanPhase phase) {
 
 static void rehearse_passes(struct Rehearsal *r, enum StepKind kind, int64_t iteration, int gpu) {
     struct Learner *l = &r->learner;
-    int64_t first = share_start(r->config, r->n_gpus, gpu);
-    int64_t end = share_start(r->config, r->n_gpus, gpu + 1), capacity = l->batch.capacity;
+    int64_t first = batch_share_start(r->config, r->n_gpus, gpu);
+    int64_t end = batch_share_start(r->config, r->n_gpus, gpu + 1), capacity = l->batch.capacity;
     for (int64_t at = first; at < end; at += capacity) {
         struct StepInputs in;
         struct StepResult result;

@@ -27,8 +27,8 @@ static bool share_batch(struct Trainer *t, struct Error *err) {
     if (batch < n)
         return error_set(err, "train.global_batch is %lld, but there are %lld ranks, each of which "
                               "needs a sample", (long long)batch, (long long)n);
-    t->first_in_batch = batch * rank / n;
-    t->n_local = batch * (rank + 1) / n - t->first_in_batch;
+    t->first_in_batch = batch_share_start(t->config, n, rank);
+    t->n_local = batch_share_start(t->config, n, rank + 1) - t->first_in_batch;
     return true;
 }
 
