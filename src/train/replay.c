@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "model/sampler.h"
 #include "model/time_grid.h"
@@ -24,11 +25,24 @@ struct Replay {
     struct TensorList *out; /* NULL: only measuring */
 };
 
+/* Without weight in the loss it is evaluated all the same, if the case brings one. */
+static bool has_discriminator(const struct Replay *r) {
+    const struct Config *config = &r->files.config;
+    enum DiscriminatorType type = config->discriminator.type;
+    if (config_is_adversarial(config)) return true;
+    if (type == DISCRIMINATOR_NONE || discriminator_starved_layer(type, r->files.video) >= 0)
+        return false;
+    char *path = xprintf("%s/discriminator.safetensors", r->files.folder);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
 static struct NetworksPlan plan_of(const struct Replay *r) {
     struct NetworksPlan plan = {.main = ROLE_STUDENT};
     if (r->kind == REPLAY_STEP) {
         for (int role = 0; role < ROLE_COUNT; role++) {
-            bool used = role != ROLE_DISCRIMINATOR || config_is_adversarial(&r->files.config);
+            bool used = role != ROLE_DISCRIMINATOR || has_discriminator(r);
             plan.trained[role] = used && step_trains(r->step, (enum Role)role);
             plan.present[role] = used && step_reads(r->step, (enum Role)role);
         }

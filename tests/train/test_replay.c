@@ -1,5 +1,6 @@
 /* `tmd replay` over damaged copies of recorded cases: a wrong value, a missing, additional or
  * misshapen tensor, an unknown kind, a truncated file; and what --out writes. */
+#define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -188,6 +189,48 @@ static void every_expected_tensor_counts(void **state) {
     case_remove(&c);
 }
 
+/* Replaces the first `from` in case.yaml by `to`, which is as long. */
+static void edit_configuration(const struct Case *c, const char *from, const char *to) {
+    size_t n_bytes;
+    char *path = case_file(c, "case.yaml");
+    unsigned char *bytes = scratch_read(path, &n_bytes);
+    unsigned char *at = memmem(bytes, n_bytes, from, strlen(from));
+    assert_non_null(at);
+    assert_int_equal(strlen(from), strlen(to));
+    memcpy(at, to, strlen(to));
+    scratch_write(path, bytes, n_bytes);
+    free(bytes);
+    free(path);
+}
+
+/* Without weight in the loss the discriminator still says what it sees. */
+static void weightless_discriminator_is_evaluated(void **state) {
+    (void)state;
+    struct Case c = case_copy("student_n2");
+    struct Backend *be = backend_cpu_create();
+    struct TensorList list = {0};
+    struct TensorDifference *differences;
+    struct Error err;
+    int n, n_found = 0;
+    edit_configuration(&c, "gan_weight: 0.03", "gan_weight: 0.00");
+    char *path = case_file(&c, "expected.safetensors");
+    assert_true(replay_run(c.folder, be, &list, &err));
+    assert_true(tensor_list_compare(&list, path, &differences, &n, &err));
+    for (int i = 0; i < n; i++) {
+        bool gan = strcmp(differences[i].tensor->name, "out.gan") == 0;
+        bool loss = strcmp(differences[i].tensor->name, "out.loss") == 0;
+        if (gan) assert_true(differences[i].norm_relative <= 1e-4);
+        if (loss) assert_false(differences[i].norm_relative <= 1e-4);
+        n_found += gan + loss;
+    }
+    assert_int_equal(n_found, 2);
+    free(differences);
+    free(path);
+    tensor_list_free(&list);
+    be->destroy(be);
+    case_remove(&c);
+}
+
 static void wrong_values_fail(void **state) {
     (void)state;
     static const struct {
@@ -312,6 +355,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sound_cases_pass),
         cmocka_unit_test(every_expected_tensor_counts),
+        cmocka_unit_test(weightless_discriminator_is_evaluated),
         cmocka_unit_test(wrong_values_fail),
         cmocka_unit_test(wrong_tensors_are_refused),
         cmocka_unit_test(damaged_files_are_refused),
