@@ -29,12 +29,12 @@ ops_f32      40 operation tests, float32
 ops_bf16     40 operation tests, bfloat16
 golden_f32   20 recorded cases, float32, 1e-4
 golden_bf16  20 recorded cases, bfloat16
-training     75 every stage of training against the CPU
-memcheck     45 compute-sanitizer memcheck
-racecheck    45 compute-sanitizer racecheck
-bench_1.3b   60 benchmarks at the sizes of 1.3B
-bench_14b    60 benchmarks at the sizes of 14B
-bench_step  150 student update of 1.3B by recomputation policy'
+training     60 every stage of training against the CPU
+memcheck     35 compute-sanitizer memcheck
+racecheck    35 compute-sanitizer racecheck
+bench_1.3b   50 benchmarks at the sizes of 1.3B
+bench_14b    50 benchmarks at the sizes of 14B
+bench_step  110 student update of 1.3B by recomputation policy'
 # $TMD_SLOWNESS times as much on an emulated device
 slowness=${TMD_SLOWNESS:-1} limit_seconds=$((480 * ${TMD_SLOWNESS:-1}))
 skipped=77

@@ -56,6 +56,10 @@ struct Backend {
     COMPUTE_OPS(BACKEND_MEMBER)
     void *(*memory_alloc)(const struct Backend *be, int64_t n_bytes); /* 64-byte aligned, zeroed */
     void (*memory_free)(const struct Backend *be, void *memory);
+    /* Bytes that memory_alloc could still hand out; of a host, the memory that the machine has. */
+    int64_t (*memory_available)(const struct Backend *be);
+    /* What it runs on, in a line: "cpu", or a device with the versions of its libraries. */
+    void (*describe)(const struct Backend *be, char *text, size_t n_bytes);
     void (*finish)(const struct Backend *be); /* waits until all operations so far are done */
     /* Runs region(context), which comes again and again with the same operations on the same memory,
      * so that a device may learn it and do it as a whole.  For that region may be called more often

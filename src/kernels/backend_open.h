@@ -20,11 +20,4 @@ struct BackendChoice {
 bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **be,
                   struct Error *err);
 
-/* Bytes that the backend's memory_alloc could still hand out; on the CPU the memory that the machine
- * has. */
-int64_t backend_free_bytes(const struct Backend *be);
-
-/* What it runs on, in a line: "cpu", or a device with the versions of its libraries. */
-void backend_describe(const struct Backend *be, char *text, size_t n_bytes);
-
 #endif

@@ -25,7 +25,7 @@ struct BenchReport *bench_report_create(const struct Backend *be, double seconds
     report->has_goals = strcmp(be->name, "cpu") != 0;
     report->nominal_peak = nominal_peak;
     char device[512];
-    backend_describe(be, device, sizeof device);
+    be->describe(be, device, sizeof device);
     printf("%s, %s\n", device, dtype_name(be->act_dtype));
     report->root =
         json_pack("{s:s, s:s, s:s, s:i, s:s, s:f, s:[]}", "device", device, "backend", be->name,

@@ -212,7 +212,7 @@ static int64_t planned_bytes(const struct Config *config, struct VideoShape vide
 bool bench_fits(const struct Config *config, struct VideoShape video, const struct Backend *be,
                 struct Error *err) {
     double need = (double)planned_bytes(config, video, be->act_dtype);
-    double have = (double)backend_free_bytes(be);
+    double have = (double)be->memory_available(be);
     return need < have ||
            error_set(err,
                      "bench: the step needs %.1f GB with train.recompute=%s, this "
@@ -226,7 +226,7 @@ bool bench_fits(const struct Config *config, struct VideoShape video, const stru
 static void report_memory(struct BenchReport *report, const struct Backend *be, int64_t free_before,
                           int64_t planned) {
     char text[96];
-    double taken = (double)(free_before - backend_free_bytes(be));
+    double taken = (double)(free_before - be->memory_available(be));
     snprintf(text, sizeof text, "memory planned: %.2f GB", 1e-9 * (double)planned);
     bench_note(report, text);
     if (taken > 0.0)
@@ -237,7 +237,7 @@ static void report_memory(struct BenchReport *report, const struct Backend *be, 
 static double bench_kinds(struct BenchReport *report, const struct Backend *be,
                           const struct Config *config, struct VideoShape video, int n_kinds,
                           bool operations) {
-    int64_t free_before = backend_free_bytes(be);
+    int64_t free_before = be->memory_available(be);
     struct MemoryPlan plan =
         memory_plan_make(config, video, config->train.micro_batch, be->act_dtype);
     struct StepBench *b = step_bench_create(be, config, video, plan.step);

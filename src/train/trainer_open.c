@@ -58,7 +58,7 @@ static bool write_resolved_config(struct Trainer *t, struct Error *err) {
 
 /* Told before anything is loaded, below the table that says where it goes. */
 static bool fits(struct Trainer *t, struct Error *err) {
-    int64_t there = backend_free_bytes(t->be);
+    int64_t there = t->be->memory_available(t->be);
     return t->memory_bytes <= there ||
            error_set(err, "the run does not fit the memory of its device (%s): expected at most %.1f MB, "
                           "got %.1f MB; a smaller train.micro_batch or train.recompute=full needs less",

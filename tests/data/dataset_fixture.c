@@ -12,7 +12,9 @@
 
 #include "check.h"
 #include "data/h5_element.h"
+#include "data/h5_file.h"
 #include "philox.h"
+#include "scratch.h"
 
 static float draw(int64_t tag, int i, uint32_t stream) {
     return (float)(philox(99, (uint32_t)tag, (uint32_t)i, stream, 0).word[0] % 128) / 64.0f - 1.0f;
@@ -112,4 +114,12 @@ void fixture_check_sample(struct Dataset *dataset, int64_t sample, int64_t tag, 
     check(dataset_read_prompt(dataset, sample, &prompt, &err));
     assert_string_equal(prompt, want_prompt);
     free(prompt);
+}
+
+int fixture_set_up(void **state, char **first, char **second) {
+    scratch_group_set_up(state);
+    *first = scratch_file("first.h5");
+    *second = scratch_file("second.h5");
+    h5_quiet();
+    return 0;
 }

@@ -39,4 +39,7 @@ bool fixture_reads(char *name, struct Error *err);
 /* Sample number `sample` is that of `tag`; the video within `tolerance`. */
 void fixture_check_sample(struct Dataset *dataset, int64_t sample, int64_t tag, float tolerance);
 
+/* A group's set-up: its scratch folder, two files in it, and HDF5 silenced. */
+int fixture_set_up(void **state, char **first, char **second);
+
 #endif

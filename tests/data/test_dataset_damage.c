@@ -296,11 +296,7 @@ static void test_verify_and_info(void **state) {
 }
 
 static int set_up(void **state) {
-    scratch_group_set_up(state);
-    path = scratch_file("first.h5");
-    other = scratch_file("second.h5");
-    h5_quiet();
-    return 0;
+    return fixture_set_up(state, &path, &other);
 }
 
 int main(void) {

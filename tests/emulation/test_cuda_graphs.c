@@ -188,7 +188,7 @@ static void test_no_memory(void **state) {
     struct Backend *be = open_backend();
     struct Sum s = sum_make(be);
     void *rest;
-    assert_int_equal(cudaMalloc(&rest, (size_t)backend_cuda_free_bytes(be) - 4096), cudaSuccess);
+    assert_int_equal(cudaMalloc(&rest, (size_t)be->memory_available(be) - 4096), cudaSuccess);
     for (int i = 1; i <= RUNS; i++) {
         fill(be, s.in, 2 * N, (float)i);
         be->run_often(be, sum_region, &s);

@@ -1,18 +1,9 @@
 /* The emulated cuDNN's graph machinery and its attention: mistakes in the use of descriptors end
  * the program with a message that names them, and what the library does not support is a status. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-#include <cudnn.h>
-
 #include "child.h"
-
-#define CUDA_OK(call) assert_int_equal(call, cudaSuccess)
-#define CUDNN_OK(call) assert_int_equal(call, CUDNN_STATUS_SUCCESS)
+#include "cudnn_calls.h"
 
 /* ---- an attention of 8 queries and 16 keys, as it should be until a test changes it */
 
@@ -33,24 +24,6 @@ static struct Attention good(void) {
                               .keys = KEYS,
                               .n_strides = 4,
                               .uids = {0, Q, K, V, O, STATS, SCALE}};
-}
-
-static cudnnBackendDescriptor_t create(cudnnBackendDescriptorType_t type) {
-    cudnnBackendDescriptor_t d;
-    CUDNN_OK(cudnnBackendCreateDescriptor(type, &d));
-    return d;
-}
-
-static void set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                cudnnBackendAttributeType_t type, int64_t n, const void *values) {
-    CUDNN_OK(cudnnBackendSetAttribute(d, name, type, n, values));
-}
-
-/* The descriptor is kept alive by what links to it. */
-static void set_link(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                     cudnnBackendDescriptor_t to) {
-    set(d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &to);
-    CUDNN_OK(cudnnBackendDestroyDescriptor(to));
 }
 
 static cudnnBackendDescriptor_t tensor(const struct Attention *a, int64_t uid, cudnnDataType_t type,

@@ -1,18 +1,9 @@
 /* The emulated cuDNN's convolutions are computed as documented, and mistakes in describing one are
  * told: by a status, or, where they would have to be ours, by the end of the program. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-#include <cudnn.h>
 
 #include "child.h"
-
-#define CUDA_OK(call) assert_int_equal(call, cudaSuccess)
-#define CUDNN_OK(call) assert_int_equal(call, CUDNN_STATUS_SUCCESS)
+#include "cudnn_calls.h"
 
 /* ---- a forward convolution in two dimensions, as it should be until a test changes it:
  *     x = 1 2 3    w = 1 2
@@ -42,23 +33,6 @@ static struct Call good_call(void) {
                          .n_strides = N_SPATIAL,
                          .channels_last = true,
                          .alpha = 1.0f};
-}
-
-static cudnnBackendDescriptor_t create(cudnnBackendDescriptorType_t type) {
-    cudnnBackendDescriptor_t d;
-    CUDNN_OK(cudnnBackendCreateDescriptor(type, &d));
-    return d;
-}
-
-static void set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                cudnnBackendAttributeType_t type, int64_t n, const void *values) {
-    CUDNN_OK(cudnnBackendSetAttribute(d, name, type, n, values));
-}
-
-static void set_link(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                     cudnnBackendDescriptor_t to) {
-    set(d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &to);
-    CUDNN_OK(cudnnBackendDestroyDescriptor(to));
 }
 
 static cudnnBackendDescriptor_t tensor(const struct Call *c, int64_t uid, const int64_t *dims) {

@@ -1,21 +1,9 @@
 /* Graphs of the emulated device: capture, launches, and what must not happen meanwhile. */
-#include "device_fixture.h"
+#include "add_fixture.h"
 
 #include <thread>
 
 #include "emulation.h"
-
-enum { N = 300 };
-
-__global__ void add_kernel(float *to, const float *from, float more) {
-    for (int i = threadIdx.x; i < N; i += blockDim.x) to[i] = from[i] + more;
-}
-
-static bool holds(const std::vector<float> &x, float more) {
-    for (int i = 0; i < N; i++)
-        if (x[i] != (float)i + more) return false;
-    return true;
-}
 
 class Exec {
     cudaGraphExec_t handle;

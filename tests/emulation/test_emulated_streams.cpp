@@ -1,22 +1,10 @@
 /* Streams, events, copies and memory of the emulated device, right and wrong. */
-#include "device_fixture.h"
+#include "add_fixture.h"
 
 #include <cmath>
 #include <cstring>
 
 #include "emulation.h"
-
-enum { N = 300 };
-
-__global__ void add_kernel(float *to, const float *from, float more) {
-    for (int i = threadIdx.x; i < N; i += blockDim.x) to[i] = from[i] + more;
-}
-
-static bool holds(const std::vector<float> &x, float more) {
-    for (int i = 0; i < N; i++)
-        if (x[i] != (float)i + more) return false;
-    return true;
-}
 
 class Event {
     cudaEvent_t handle;

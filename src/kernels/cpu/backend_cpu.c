@@ -1,7 +1,9 @@
 /* The CPU backend's table, memory and scratch. */
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "kernels/cpu/conv3d.h"
@@ -39,6 +41,15 @@ static void *cpu_memory_alloc(const struct Backend *be, int64_t n_bytes) {
 static void cpu_memory_free(const struct Backend *be, void *memory) {
     (void)be;
     free(memory);
+}
+
+static int64_t cpu_memory_available(const struct Backend *be) {
+    (void)be;
+    return (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void cpu_describe(const struct Backend *be, char *text, size_t n_bytes) {
+    snprintf(text, n_bytes, "%s", be->name);
 }
 
 /* Operations are done when they return. */
@@ -85,6 +96,8 @@ struct Backend *backend_cpu_create(void) {
     COMPUTE_OPS(CPU_ENTRY)
     be->memory_alloc = cpu_memory_alloc;
     be->memory_free = cpu_memory_free;
+    be->memory_available = cpu_memory_available;
+    be->describe = cpu_describe;
     be->finish = cpu_finish;
     be->run_often = backend_run_once;
     be->destroy = cpu_destroy;

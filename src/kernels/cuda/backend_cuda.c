@@ -50,6 +50,27 @@ static void cuda_memory_free(const struct Backend *be, void *memory) {
     CUDA_CHECK(cudaFree(memory));
 }
 
+static int64_t cuda_memory_available(const struct Backend *be) {
+    size_t n_free, n_total;
+    (void)be;
+    CUDA_CHECK(cudaMemGetInfo(&n_free, &n_total));
+    return (int64_t)n_free;
+}
+
+/* "NVIDIA H100 80GB HBM3, sm_90; CUDA driver 13.0, runtime 13.0; cuBLASLt 130100, cuDNN 91300": the
+ * libraries' versions as they give them. */
+static void cuda_describe(const struct Backend *be, char *text, size_t n_bytes) {
+    struct cudaDeviceProp device;
+    int driver, runtime;
+    CUDA_CHECK(cudaGetDeviceProperties(&device, cuda_state(be)->device));
+    CUDA_CHECK(cudaDriverGetVersion(&driver));
+    CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+    snprintf(text, n_bytes,
+             "%s, sm_%d%d; CUDA driver %d.%d, runtime %d.%d; cuBLASLt %zu, cuDNN %zu", device.name,
+             device.major, device.minor, driver / 1000, driver % 1000 / 10, runtime / 1000,
+             runtime % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
+}
+
 static void cuda_finish(const struct Backend *be) {
     CUDA_CHECK(cudaStreamSynchronize(cuda_state(be)->stream));
 }
@@ -128,6 +149,8 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     COMPUTE_OPS(CUDA_ENTRY)
     be->memory_alloc = cuda_memory_alloc;
     be->memory_free = cuda_memory_free;
+    be->memory_available = cuda_memory_available;
+    be->describe = cuda_describe;
     be->finish = cuda_finish;
     be->run_often = backend_run_once;
     be->destroy = cuda_destroy;
@@ -136,25 +159,6 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     return true;
 }
 
-int64_t backend_cuda_free_bytes(const struct Backend *be) {
-    size_t n_free, n_total;
-    (void)be;
-    CUDA_CHECK(cudaMemGetInfo(&n_free, &n_total));
-    return (int64_t)n_free;
-}
-
 void *backend_cuda_stream(const struct Backend *be) {
     return cuda_state(be)->stream;
-}
-
-void backend_cuda_describe(const struct Backend *be, char *text, size_t n_bytes) {
-    struct cudaDeviceProp device;
-    int driver, runtime;
-    CUDA_CHECK(cudaGetDeviceProperties(&device, cuda_state(be)->device));
-    CUDA_CHECK(cudaDriverGetVersion(&driver));
-    CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
-    snprintf(text, n_bytes,
-             "%s, sm_%d%d; CUDA driver %d.%d, runtime %d.%d; cuBLASLt %zu, cuDNN %zu", device.name,
-             device.major, device.minor, driver / 1000, driver % 1000 / 10, runtime / 1000,
-             runtime % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
 }

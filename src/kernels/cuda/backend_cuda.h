@@ -21,13 +21,6 @@ struct BackendCuda {
  * room for the libraries' workspace. */
 bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struct Error *err);
 
-/* Bytes of device memory that memory_alloc could still hand out. */
-int64_t backend_cuda_free_bytes(const struct Backend *be);
-
-/* "NVIDIA H100 80GB HBM3, sm_90; CUDA driver 13.0, runtime 13.0; cuBLASLt 130100, cuDNN 91300": the
- * libraries' versions as they give them. */
-void backend_cuda_describe(const struct Backend *be, char *text, size_t n_bytes);
-
 /* The CUDA graphs kept so far. */
 struct BackendCudaGraphs {
     int n_kept;

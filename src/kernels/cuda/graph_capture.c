@@ -113,7 +113,7 @@ static cudaGraph_t capture(const struct Backend *be, void (*region)(void *), voi
 
 static void make_graph(const struct Backend *be, struct Region *known, cudaGraph_t captured) {
     struct BackendCudaGraphs *told = &cuda_state(be)->graphs->told;
-    int64_t before = backend_cuda_free_bytes(be);
+    int64_t before = be->memory_available(be);
     cudaError_t status = cudaGraphInstantiate(&known->graph, captured, 0);
     CUDA_CHECK(cudaGraphDestroy(captured));
     if (status == cudaErrorMemoryAllocation) {
@@ -126,7 +126,7 @@ static void make_graph(const struct Backend *be, struct Region *known, cudaGraph
               cudaGetErrorString(status));
     CUDA_CHECK(cudaGraphUpload(known->graph, cuda_state(be)->stream));
     told->n_kept++;
-    told->n_bytes += before - backend_cuda_free_bytes(be);
+    told->n_bytes += before - be->memory_available(be);
 }
 
 static void listen_to(struct CudaGraphs *graphs, void (*region)(void *), void *context) {

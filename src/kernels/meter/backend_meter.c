@@ -41,6 +41,16 @@ static void meter_memory_free(const struct Backend *be, void *memory) {
     meter->inner->memory_free(meter->inner, memory);
 }
 
+static int64_t meter_memory_available(const struct Backend *be) {
+    const struct Meter *meter = be->state;
+    return meter->inner->memory_available(meter->inner);
+}
+
+static void meter_describe(const struct Backend *be, char *text, size_t n_bytes) {
+    const struct Meter *meter = be->state;
+    meter->inner->describe(meter->inner, text, n_bytes);
+}
+
 static void meter_finish(const struct Backend *be) {
     const struct Meter *meter = be->state;
     meter->inner->finish(meter->inner);
@@ -73,6 +83,8 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     COMPUTE_OPS(METER_ENTRY)
     be->memory_alloc = meter_memory_alloc;
     be->memory_free = meter_memory_free;
+    be->memory_available = meter_memory_available;
+    be->describe = meter_describe;
     be->finish = meter_finish;
     be->run_often = meter_run_often;
     be->destroy = meter_destroy;

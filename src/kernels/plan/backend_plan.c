@@ -4,6 +4,7 @@
  */
 #include "kernels/plan/backend_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,15 @@ static void plan_memory_free(const struct Backend *be, void *memory) {
     (void)memory;
 }
 
+static int64_t plan_memory_available(const struct Backend *be) {
+    (void)be;
+    return INT64_MAX;
+}
+
+static void plan_describe(const struct Backend *be, char *text, size_t n_bytes) {
+    snprintf(text, n_bytes, "%s", be->name);
+}
+
 static void plan_finish(const struct Backend *be) {
     (void)be;
 }
@@ -85,6 +95,8 @@ struct Backend *backend_plan_create(enum Dtype act_dtype) {
     be->attention_backward = plan_attention_backward_noted;
     be->memory_alloc = plan_memory_alloc;
     be->memory_free = plan_memory_free;
+    be->memory_available = plan_memory_available;
+    be->describe = plan_describe;
     be->finish = plan_finish;
     be->run_often = backend_run_once;
     be->destroy = plan_destroy;
