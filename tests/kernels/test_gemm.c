@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -106,7 +107,8 @@ static void test_products(void **state) {
     static const int64_t sizes[][3] = {{1, 1, 1},       {5, 17, 3},       {6, 64, 24},
                                        {7, 65, 25},     {97, 33, 129},    {192, 160, 513},
                                        {13, 2049, 7},   {100, 130, 1030}, {600, 48, 96},
-                                       {600, 1100, 40}, {3, 96, 1600}};
+                                       {600, 1100, 40}, {3, 96, 1600},
+                                       {98, 512, 530},  {14, 2600, 520}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int form = 0; form < 4; form++)
             for (int addend = 0; addend < N_ADDENDS; addend++)
@@ -156,6 +158,38 @@ static void test_finish(void **state) {
     free(c);
 }
 
+/* Lets whoever is at the first part fall behind. */
+static void dawdle(const void *context, int64_t row, int64_t n_rows, int64_t column,
+                   int64_t n_columns) {
+    (void)context, (void)n_rows, (void)n_columns;
+    if (row == 0 && column == 0) usleep(20000);
+}
+
+/* A thread that is done with its columns must not overwrite what a slower one still reads. */
+static void test_slow_thread(void **state) {
+    enum { N = 2600 };
+    struct Backend *const *backends = *state;
+    int64_t m = 200, k = 8, n_bytes = m * N * (int64_t)sizeof(float);
+    float *a = operand(1, m, k, k), *b = operand(2, k, N, N);
+    float *alone = xmalloc((size_t)n_bytes), *together = xmalloc((size_t)n_bytes);
+    struct Gemm g = {.m = m,
+                     .n = N,
+                     .k = k,
+                     .a = {a, k, false},
+                     .b = {b, N, false},
+                     .c = alone,
+                     .ldc = N,
+                     .finish = {dawdle, NULL}};
+    omp_set_num_threads(1);
+    cpu_gemm(backends[0], &g);
+    g.c = together;
+    omp_set_num_threads(2);
+    cpu_gemm(backends[1], &g);
+    assert_memory_equal(alone, together, n_bytes);
+    float *memory[] = {a, b, alone, together};
+    for (int i = 0; i < 4; i++) free(memory[i]);
+}
+
 static void test_transpose(void **state) {
     (void)state;
     for (int64_t rows = 1; rows < 40; rows += 6)
@@ -178,6 +212,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_products, backends),
         cmocka_unit_test_prestate(test_finish, backends),
+        cmocka_unit_test_prestate(test_slow_thread, backends),
         cmocka_unit_test(test_transpose),
     };
     int failed = cmocka_run_group_tests_name("gemm", tests, NULL, NULL);

@@ -1,9 +1,13 @@
 /* The blocking of Goto & van de Geijn ("Anatomy of high-performance matrix multiplication", 2008):
  *
  *     for each stretch of n, for each depth of k:
- *         all threads pack op(B) into panels of TILE_COLUMNS columns        (shared)
+ *         op(B) is packed into panels of TILE_COLUMNS columns
  *         for each block of rows and group of panels, one thread:
  *             C block += A block x panel, tile by tile
+ *
+ * Where the panels divide evenly each thread has its own and packs them itself: nobody waits for
+ * them, and no core fetches what another has just written.  Else all pack together, and share the
+ * tasks.
  *
  * A block of A that lies with k along its rows is read where it is.  Of a transposed one a tile
  * needs only a few elements of each cache line, so that it is first copied tile by tile. */
@@ -50,11 +54,18 @@ static void pack_panel(float *panel, struct GemmOperand b, int64_t k, int64_t de
 /* How a result is cut into tasks: blocks of rows by groups of panels. */
 struct Tasks {
     int64_t rows, n_row_blocks, panels, n_panel_groups;
+    bool own_panels; /* one group for each thread */
 };
 
 /* Blocks as large as the scratch allows, but enough of them for all threads. */
 static struct Tasks tasks_of(int64_t m, int64_t n_panels, int64_t n_threads) {
-    enum { PANELS = 8 };
+    enum {
+        PANELS = 8,
+        OWN_PANELS = 4 /* for fewer it does not pay that each thread reads all of A */
+    };
+    int64_t each = n_panels / n_threads;
+    if (n_panels % n_threads == 0 && each >= OWN_PANELS)
+        return (struct Tasks){GEMM_ROWS, ceil_div(m, GEMM_ROWS), each, n_threads, true};
     struct Tasks t = {.rows = GEMM_ROWS, .panels = smaller(PANELS, n_panels)};
     int64_t per_thread = ceil_div(ceil_div(m, n_threads), TILE_ROWS) * TILE_ROWS;
     t.rows = smaller(t.rows, per_thread);
@@ -73,18 +84,32 @@ struct Stretch {
     int64_t per_column, ld;
 };
 
+/* Panels [first, end) of the stretch, to where all threads find them. */
+static void pack_panels(const struct Gemm *g, const struct Stretch *s, float *panels, int64_t first,
+                        int64_t end) {
+    for (int64_t p = first; p < end; p++)
+        pack_panel(panels + p * TILE_COLUMNS * s->depth, g->b, s->k, s->depth,
+                   s->column + p * TILE_COLUMNS,
+                   smaller(TILE_COLUMNS, s->n_columns - p * TILE_COLUMNS));
+}
+
 /* Terms of the stretch in op(A)'s rows [row, row + n_rows). */
 static struct TileOperand block_of_a(const struct Gemm *g, const struct Stretch *s, int64_t row,
                                      int64_t n_rows, float *packed) {
     enum {
-        COPIED = 8
-    }; /* floats in one move: of a tile's row and of what the next row overwrites */
+        COPIED = 8, /* floats in one move: of a tile's row and of what the next row overwrites */
+        LINE = 64 / sizeof(float),
+        AHEAD = 8 /* rows: often pages apart, which no hardware foresees */
+    };
     if (!g->a.transposed) return tile_operand(g->a.at + row * g->a.ld + s->k, g->a.ld, 1);
     int64_t tile = s->depth * TILE_ROWS + COPIED;
     for (int64_t k = 0; k < s->depth; k++) {
         const float *from = g->a.at + (s->k + k) * g->a.ld + row;
         float *to = packed + k * TILE_ROWS;
         int64_t i = 0;
+        if (k + AHEAD < s->depth)
+            for (int64_t j = 0; j < n_rows; j += LINE)
+                __builtin_prefetch(from + AHEAD * g->a.ld + j);
         for (; i + COPIED <= n_rows; i += TILE_ROWS, to += tile)
             memcpy(to, from + i, COPIED * sizeof *to);
         for (; i < n_rows; i += TILE_ROWS, to += tile)
@@ -117,29 +142,44 @@ static bool usable_as_it_lies(const struct Gemm *g) {
     return !g->b.transposed && g->m <= FEW_ROWS && g->b.ld <= NEAR && tile_padded(g->n) == g->n;
 }
 
+/* All threads of a team together, each with the same `t`. */
+static void multiply_own_panels(const struct Gemm *g, const struct Stretch *s,
+                                const struct Tasks *t, float *panels, float *packed_a) {
+    int64_t group = omp_get_thread_num();
+    if (panels) pack_panels(g, s, panels, group * t->panels, (group + 1) * t->panels);
+    for (int64_t block = 0; block < t->n_row_blocks; block++)
+        run_task(g, s, t, block, group, packed_a);
+#pragma omp barrier
+}
+
+static void multiply_shared_panels(const struct Gemm *g, const struct Stretch *s,
+                                   const struct Tasks *t, float *panels, float *packed_a) {
+    if (panels) {
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < ceil_div(s->n_columns, TILE_COLUMNS); p++)
+            pack_panels(g, s, panels, p, p + 1);
+    }
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t block = 0; block < t->n_row_blocks; block++)
+        for (int64_t group = 0; group < t->n_panel_groups; group++)
+            run_task(g, s, t, block, group, packed_a);
+}
+
 /* All threads of a team together. */
 static void multiply_stretch(const struct Gemm *g, struct Stretch s, float *panels,
                              float *packed_a) {
-    int64_t n_panels = ceil_div(s.n_columns, TILE_COLUMNS);
-    struct Tasks t = tasks_of(g->m, n_panels, omp_get_num_threads());
+    struct Tasks t = tasks_of(g->m, ceil_div(s.n_columns, TILE_COLUMNS), omp_get_num_threads());
     if (usable_as_it_lies(g)) {
         s.panels = g->b.at + s.k * g->b.ld + s.column;
         s.per_column = 1;
         s.ld = g->b.ld;
+        panels = NULL;
     } else {
         s.panels = panels;
         s.per_column = s.depth;
         s.ld = TILE_COLUMNS;
-#pragma omp for schedule(static)
-        for (int64_t p = 0; p < n_panels; p++)
-            pack_panel(panels + p * TILE_COLUMNS * s.depth, g->b, s.k, s.depth,
-                       s.column + p * TILE_COLUMNS,
-                       smaller(TILE_COLUMNS, s.n_columns - p * TILE_COLUMNS));
     }
-#pragma omp for schedule(static) collapse(2)
-    for (int64_t block = 0; block < t.n_row_blocks; block++)
-        for (int64_t group = 0; group < t.n_panel_groups; group++)
-            run_task(g, &s, &t, block, group, packed_a);
+    (t.own_panels ? multiply_own_panels : multiply_shared_panels)(g, &s, &t, panels, packed_a);
 }
 
 /* By all threads of a team, or by one thread outside any. */
