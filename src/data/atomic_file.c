@@ -29,6 +29,10 @@ static bool sync_path(const char *path, int flags, struct Error *err) {
     return synced;
 }
 
+bool folder_sync(const char *folder, struct Error *err) {
+    return sync_path(folder, O_DIRECTORY, err);
+}
+
 bool atomic_file_publish(const char *partial, const char *path, struct Error *err) {
     bool renamed = false;
     if (sync_path(partial, 0, err)) {
@@ -40,7 +44,7 @@ bool atomic_file_publish(const char *partial, const char *path, struct Error *er
         return false;
     }
     char *folder = path_folder(path);
-    bool synced = sync_path(folder, O_DIRECTORY, err);
+    bool synced = folder_sync(folder, err);
     free(folder);
     return synced;
 }

@@ -21,6 +21,9 @@ bool atomic_file_publish(const char *partial, const char *path, struct Error *er
 /* Writes a small file in one go. */
 bool atomic_file_write(const char *path, const void *bytes, size_t n_bytes, struct Error *err);
 
+/* Makes durable which files a folder holds. */
+bool folder_sync(const char *folder, struct Error *err);
+
 /* The folder in which `path` lies ("." for a bare name); the caller frees it. */
 char *path_folder(const char *path);
 

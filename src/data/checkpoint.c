@@ -1,14 +1,14 @@
 /* Opens checkpoints, answers what is in them, reads their tensors. */
 #include "data/checkpoint.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/atomic_file.h"
 #include "data/checkpoint_contents.h"
+#include "data/checkpoint_pieces.h"
+#include "data/checkpoint_table.h"
 #include "data/checkpoint_walk.h"
-#include "data/h5_array.h"
-#include "data/h5_attr.h"
 #include "data/h5_file.h"
 #include "data/shape_text.h"
 
@@ -18,52 +18,49 @@ struct Ckpt {
     int64_t iteration;
     char *stage;
     struct CkptContents contents; /* without the values of the format itself */
+    struct CkptPieces *pieces;    /* of a sharded checkpoint, or NULL */
+    int n_shards;
+    char *folder; /* where the shards' folder lies */
 };
 
 /* ---- opening ---- */
 
-/* Is it ours, and of a version that we know? */
-static bool check_format(const struct Ckpt *ckpt, struct Error *err) {
-    const struct CkptValue *format = ckpt_contents_find_value(&ckpt->contents, CKPT_KEY_FORMAT);
-    const struct CkptValue *version = ckpt_contents_find_value(&ckpt->contents, CKPT_KEY_VERSION);
-    if (!format || format->kind != CKPT_TEXT || strcmp(format->text, CKPT_FORMAT) != 0 ||
-        !version || version->kind != CKPT_INT)
-        return error_set(err,
-                         "not a checkpoint of this program: it has no attribute '" CKPT_KEY_FORMAT
-                         "' of value '" CKPT_FORMAT "'");
-    if (version->integer != CKPT_FORMAT_VERSION)
-        return error_set(err, "is of format version %lld, this program reads version %d",
-                         (long long)version->integer, CKPT_FORMAT_VERSION);
-    return true;
+/* A user may well try a file that lies beside the one that is meant. */
+static bool refuse_shard(const struct CkptContents *contents, struct Error *err) {
+    const struct CkptValue *format = ckpt_contents_find_value(contents, CKPT_KEY_FORMAT);
+    if (!format || format->kind != CKPT_TEXT || strcmp(format->text, CKPT_SHARD_FORMAT) != 0)
+        return true;
+    return error_set(err, "is one shard of a checkpoint: open the step-*.h5 beside its folder");
 }
 
-static bool check_manifest(struct Ckpt *ckpt, struct Error *err) {
-    int64_t stored;
-    if (!h5_attr_exists(ckpt->file, CKPT_KEY_MANIFEST))
-        return error_set(err, "was never finished: it has no attribute '" CKPT_KEY_MANIFEST "'");
-    if (!h5_attr_read_i64(ckpt->file, CKPT_KEY_MANIFEST, &stored, err)) return false;
-    uint32_t found = ckpt_contents_manifest(&ckpt->contents);
-    return stored == (int64_t)found || error_set(err,
-                                                 "is damaged: names, shapes, values and checksums "
-                                                 "have manifest %08x, stored is %08llx",
-                                                 found, (unsigned long long)stored);
+/* The table of a master, and the numbers from which the names of its shards follow. */
+static bool read_master(struct Ckpt *ckpt, struct Error *err) {
+    struct CkptSave save = {.iteration = ckpt->iteration, .stage = ckpt->stage};
+    int64_t n_shards;
+    if (!ckpt_own_int(&ckpt->contents, CKPT_KEY_SHARDS, &n_shards, err) ||
+        !ckpt_own_int(&ckpt->contents, CKPT_KEY_SAVE_ID, &save.id, err))
+        return false;
+    if (n_shards < 1 || n_shards > CKPT_MAX_SHARDS)
+        return error_set(err, "expected 1 to %d shards, got %lld", CKPT_MAX_SHARDS,
+                         (long long)n_shards);
+    save.n_shards = ckpt->n_shards = (int)n_shards;
+    save.folder = ckpt->folder = path_folder(ckpt->path);
+    ckpt->pieces = ckpt_pieces_open(&save);
+    return ckpt_table_read(ckpt->file, n_shards, &ckpt->contents, err) &&
+           ckpt_table_is_whole(&ckpt->contents, err);
 }
 
 /* Takes the values of the format itself out of the list that users see. */
-static bool take_own_values(struct Ckpt *ckpt, struct Error *err) {
-    const char *stage;
-    if (!ckpt_get_int(ckpt, CKPT_KEY_ITERATION, &ckpt->iteration, err) ||
-        !ckpt_get_text(ckpt, CKPT_KEY_STAGE, &stage, err))
-        return false;
-    ckpt->stage = xstrdup(stage);
-    struct CkptContents *contents = &ckpt->contents;
+static void take_out_own_values(struct CkptContents *contents) {
+    static const char *const own[] = {CKPT_KEY_FORMAT, CKPT_KEY_VERSION, CKPT_KEY_ITERATION,
+                                      CKPT_KEY_STAGE,  CKPT_KEY_SAVE_ID, CKPT_KEY_SHARDS};
     int64_t n = 0;
     for (int64_t i = 0; i < contents->n_values; i++) {
         struct CkptValue *value = &contents->values[i];
-        bool own =
-            strcmp(value->key, CKPT_KEY_FORMAT) == 0 || strcmp(value->key, CKPT_KEY_VERSION) == 0 ||
-            strcmp(value->key, CKPT_KEY_ITERATION) == 0 || strcmp(value->key, CKPT_KEY_STAGE) == 0;
-        if (own) {
+        bool is_own = false;
+        for (size_t k = 0; k < sizeof own / sizeof *own; k++)
+            is_own |= strcmp(value->key, own[k]) == 0;
+        if (is_own) {
             free((char *)value->key);
             free((char *)value->text);
         } else {
@@ -71,6 +68,22 @@ static bool take_own_values(struct Ckpt *ckpt, struct Error *err) {
         }
     }
     contents->n_values = n;
+}
+
+static bool read_contents(struct Ckpt *ckpt, struct Error *err) {
+    struct CkptContents *contents = &ckpt->contents;
+    int64_t version;
+    const char *stage;
+    if (!ckpt_walk_values(ckpt->file, contents, err) || !refuse_shard(contents, err) ||
+        !ckpt_check_format(ckpt->file, contents, CKPT_FORMAT, &version, err) ||
+        !ckpt_own_int(contents, CKPT_KEY_ITERATION, &ckpt->iteration, err) ||
+        !ckpt_own_text(contents, CKPT_KEY_STAGE, &stage, err))
+        return false;
+    ckpt->stage = xstrdup(stage);
+    bool read = version == CKPT_VERSION_SHARDED ? read_master(ckpt, err)
+                                                : ckpt_walk_tensors(ckpt->file, contents, err);
+    if (!read || !ckpt_check_manifest(ckpt->file, contents, err)) return false;
+    take_out_own_values(contents);
     return true;
 }
 
@@ -81,10 +94,7 @@ bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err) {
         ckpt_close(ckpt);
         return false;
     }
-    bool opened = ckpt_walk_values(ckpt->file, &ckpt->contents, err) && check_format(ckpt, err) &&
-                  ckpt_walk_tensors(ckpt->file, &ckpt->contents, err) &&
-                  check_manifest(ckpt, err) && take_own_values(ckpt, err);
-    if (!opened) {
+    if (!read_contents(ckpt, err)) {
         ckpt_close(ckpt);
         return error_prefix(err, "checkpoint %s", path);
     }
@@ -95,7 +105,9 @@ bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err) {
 void ckpt_close(struct Ckpt *ckpt) {
     if (!ckpt) return;
     if (ckpt->file > 0) H5Fclose(ckpt->file);
+    ckpt_pieces_close(ckpt->pieces);
     ckpt_contents_free(&ckpt->contents);
+    free(ckpt->folder);
     free(ckpt->stage);
     free(ckpt->path);
     free(ckpt);
@@ -113,6 +125,10 @@ int64_t ckpt_iteration(const struct Ckpt *ckpt) {
 
 const char *ckpt_stage(const struct Ckpt *ckpt) {
     return ckpt->stage;
+}
+
+int ckpt_shard_count(const struct Ckpt *ckpt) {
+    return ckpt->n_shards;
 }
 
 int64_t ckpt_value_count(const struct Ckpt *ckpt) {
@@ -184,64 +200,73 @@ int64_t ckpt_group(const struct Ckpt *ckpt, const char *group, int64_t *first) {
 
 /* ---- reading ---- */
 
-static bool check_finite(const float *values, int64_t n_elems, struct Error *err) {
-    for (int64_t i = 0; i < n_elems; i++) {
-        if (!isfinite(values[i])) return error_set(err, "contains a value that is not finite");
-    }
-    return true;
-}
-
-/* Reads the rows of a tensor, as many at a time as a chunk has: all into `out` one after the other,
- * or, if `reuse`, each time to its start. */
-static bool read_rows(struct H5Array *array, const struct CkptTensorInfo *tensor, bool reuse,
-                      bool allow_nonfinite, float *out, struct Error *err) {
-    int64_t step = array->chunk_rows > 0 ? array->chunk_rows : array->n_rows;
-    uint32_t crc32 = 0;
-    for (int64_t row = 0; row < array->n_rows; row += step) {
-        int64_t left = array->n_rows - row, n = left < step ? left : step;
-        float *to = reuse ? out : out + row * array->row_elems;
-        if (!h5_array_read(array, row, n, to, err) ||
-            (!allow_nonfinite && !check_finite(to, n * array->row_elems, err)))
-            return false;
-        crc32 = ckpt_crc32(crc32, to, n * array->row_bytes);
-    }
-    return crc32 == tensor->crc32 ||
-           error_set(err, "is damaged: its checksum is %08x, stored is %08x", crc32, tensor->crc32);
-}
-
-/* `out` NULL: only checks, through a buffer of one chunk. */
-static bool read_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
-                        bool allow_nonfinite, float *out, struct Error *err) {
+/* A tensor that lies in the checkpoint's own file. */
+static bool read_own(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
+                     const struct CkptRange *range, struct Error *err) {
     struct H5Array array = {0};
+    uint32_t crc32;
     char *name = xprintf("%s/%s", tensor->group, tensor->name);
-    bool read = h5_array_open(ckpt->file, name, &array, err);
-    if (read) {
-        int64_t n_rows = array.chunk_rows > 0 ? array.chunk_rows : array.n_rows;
-        float *rows = out ? out : xmalloc((size_t)(n_rows * array.row_bytes));
-        read = read_rows(&array, tensor, !out, allow_nonfinite, rows, err);
-        if (!out) free(rows);
-    }
+    bool read = h5_array_open(ckpt->file, name, &array, err) &&
+                ckpt_read_blocks(&array, range, NULL, &crc32, err);
     h5_array_close(&array);
-    if (!read) error_prefix(err, "checkpoint %s: tensor %s", ckpt->path, name);
     free(name);
+    bool whole = range->begin == 0 && range->end == tensor->n_elems;
+    if (read && whole && crc32 != tensor->crc32)
+        return error_set(err, "is damaged: its checksum is %08x, stored is %08x", crc32,
+                         tensor->crc32);
     return read;
+}
+
+static bool read_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
+                        const struct CkptRange *range, struct Error *err) {
+    bool read = ckpt->pieces ? ckpt_pieces_read(ckpt->pieces, &ckpt->contents, tensor, range, err)
+                             : read_own(ckpt, tensor, range, err);
+    return read || error_prefix(err, "checkpoint %s: tensor %s/%s", ckpt->path, tensor->group,
+                                tensor->name);
+}
+
+/* The tensor of that name and shape, or NULL. */
+static const struct CkptTensorInfo *find_tensor(const struct Ckpt *ckpt, const char *group,
+                                                const char *name, int n_dims, const int64_t *shape,
+                                                struct Error *err) {
+    int64_t i = ckpt_find(ckpt, group, name);
+    const struct CkptTensorInfo *tensor = i < 0 ? NULL : ckpt_info(ckpt, i);
+    if (!tensor) {
+        error_set(err, "checkpoint %s: has no tensor %s/%s", ckpt->path, group, name);
+    } else if (!shape_equal(n_dims, shape, tensor->n_dims, tensor->shape)) {
+        error_set(err, "checkpoint %s: tensor %s/%s: expected shape %s, got %s", ckpt->path, group,
+                  name, shape_text(n_dims, shape).s, shape_text(tensor->n_dims, tensor->shape).s);
+        tensor = NULL;
+    }
+    return tensor;
 }
 
 bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
                    const int64_t *shape, bool allow_nonfinite, float *out, struct Error *err) {
-    int64_t i = ckpt_find(ckpt, group, name);
-    if (i < 0) return error_set(err, "checkpoint %s: has no tensor %s/%s", ckpt->path, group, name);
-    const struct CkptTensorInfo *tensor = ckpt_info(ckpt, i);
-    if (!shape_equal(n_dims, shape, tensor->n_dims, tensor->shape))
-        return error_set(err, "checkpoint %s: tensor %s/%s: expected shape %s, got %s", ckpt->path,
-                         group, name, shape_text(n_dims, shape).s,
-                         shape_text(tensor->n_dims, tensor->shape).s);
-    return read_tensor(ckpt, tensor, allow_nonfinite, out, err);
+    const struct CkptTensorInfo *tensor = find_tensor(ckpt, group, name, n_dims, shape, err);
+    struct CkptRange range = {.allow_nonfinite = allow_nonfinite, .out = out};
+    if (tensor) range.end = tensor->n_elems;
+    return tensor && read_tensor(ckpt, tensor, &range, err);
+}
+
+bool ckpt_read_range_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
+                         const int64_t *shape, int64_t begin, int64_t end, bool allow_nonfinite,
+                         float *out, struct Error *err) {
+    const struct CkptTensorInfo *tensor = find_tensor(ckpt, group, name, n_dims, shape, err);
+    if (!tensor) return false;
+    TMD_CHECK(0 <= begin && begin <= end && end <= tensor->n_elems, "elements %lld to %lld of %lld",
+              (long long)begin, (long long)end, (long long)tensor->n_elems);
+    struct CkptRange range = {begin, end, allow_nonfinite, out};
+    return begin == end || read_tensor(ckpt, tensor, &range, err);
 }
 
 bool ckpt_verify(struct Ckpt *ckpt, struct Error *err) {
+    if (ckpt->pieces && !ckpt_pieces_check(ckpt->pieces, err))
+        return error_prefix(err, "checkpoint %s", ckpt->path);
     for (int64_t i = 0; i < ckpt_count(ckpt); i++) {
-        if (!read_tensor(ckpt, ckpt_info(ckpt, i), true, NULL, err)) return false;
+        const struct CkptTensorInfo *tensor = ckpt_info(ckpt, i);
+        struct CkptRange range = {.end = tensor->n_elems, .allow_nonfinite = true};
+        if (!read_tensor(ckpt, tensor, &range, err)) return false;
     }
     return true;
 }

@@ -1,4 +1,5 @@
-/* Checkpoints: one HDF5 file that holds everything a run needs to go on.
+/* Checkpoints: one HDF5 file that holds everything a run needs to go on, or one that stands for the
+ * files of all ranks.
  *
  * Layout of a file (format version 1)
  *   /ROLE/KIND/NAME     float32 tensors, little-endian: /student/param/blocks.0.self_attn.q.weight,
@@ -13,7 +14,11 @@
  * checksums (checkpoint_contents.h): a file without it was never finished, and a file in which any
  * name, shape, value or checksum has changed does not match it.
  *
- * This header reads; checkpoint_writer.h writes; checkpoint_folder.h keeps a run's folder. */
+ * A sharded checkpoint (format version 2, checkpoint_shards.h) looks the same to those who read it
+ * through this header or through h5py.
+ *
+ * This header reads; checkpoint_writer.h and checkpoint_shards.h write; checkpoint_folder.h keeps a
+ * run's folder. */
 #ifndef TMD_DATA_CHECKPOINT_H
 #define TMD_DATA_CHECKPOINT_H
 
@@ -23,7 +28,8 @@
 #include "error.h"
 
 #define CKPT_FORMAT "tmd.checkpoint"
-enum { CKPT_FORMAT_VERSION = 1, CKPT_MAX_DIMS = 8, CKPT_MAX_NAME = 255, CKPT_MAX_TEXT = 1 << 20 };
+enum { CKPT_VERSION_SINGLE = 1, CKPT_VERSION_SHARDED = 2 };
+enum { CKPT_MAX_DIMS = 8, CKPT_MAX_NAME = 255, CKPT_MAX_TEXT = 1 << 20, CKPT_MAX_SHARDS = 1 << 16 };
 
 /* The resolved configuration of the run as YAML; of an import, its `model:` section.  What programs
  * need of it without reading YAML is in values of its own: checkpoint_model.h. */
@@ -36,6 +42,7 @@ struct CkptTensorInfo {
     int64_t shape[CKPT_MAX_DIMS];
     int64_t n_elems;
     uint32_t crc32;
+    int64_t first_piece, n_pieces; /* of a sharded checkpoint: checkpoint_contents.h */
 };
 
 enum CkptKind { CKPT_INT, CKPT_REAL, CKPT_TEXT };
@@ -50,13 +57,15 @@ struct CkptValue {
 
 struct Ckpt;
 
-/* Checks format, version and manifest, but reads no tensor. */
+/* Checks format, version and manifest, but reads no tensor and opens no shard. */
 bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err);
 void ckpt_close(struct Ckpt *ckpt);
 
 const char *ckpt_path(const struct Ckpt *ckpt);
 int64_t ckpt_iteration(const struct Ckpt *ckpt);
 const char *ckpt_stage(const struct Ckpt *ckpt);
+/* How many files the tensors lie in beside this one; 0: they are in this one. */
+int ckpt_shard_count(const struct Ckpt *ckpt);
 
 /* Values in ascending order of their keys, without format, version, iteration and stage. */
 int64_t ckpt_value_count(const struct Ckpt *ckpt);
@@ -79,6 +88,13 @@ int64_t ckpt_group(const struct Ckpt *ckpt, const char *group, int64_t *first);
  * infinity is an error unless allow_nonfinite. */
 bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
                    const int64_t *shape, bool allow_nonfinite, float *out, struct Error *err);
+
+/* The same for the elements begin <= i < end of the flattened (row-major) tensor, which are all
+ * that is read: out [end - begin].  Of a sharded checkpoint that checks the checksums of the chunks
+ * in which they lie; of an unsharded one, nothing unless the range is the whole tensor. */
+bool ckpt_read_range_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
+                         const int64_t *shape, int64_t begin, int64_t end, bool allow_nonfinite,
+                         float *out, struct Error *err);
 
 /* Reads everything and checks every checksum; needs a few megabytes of memory. */
 bool ckpt_verify(struct Ckpt *ckpt, struct Error *err);

@@ -6,11 +6,16 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "data/h5_array.h"
 #include "data/shape_text.h"
 #include "data/utf8.h"
 
 uint32_t ckpt_crc32(uint32_t crc, const void *bytes, int64_t n_bytes) {
     return (uint32_t)crc32_z(crc, bytes, (size_t)n_bytes);
+}
+
+uint32_t ckpt_crc32_combine(uint32_t first, uint32_t second, int64_t n_bytes) {
+    return (uint32_t)crc32_combine(first, second, n_bytes);
 }
 
 bool ckpt_name_is_sane(const char *name) {
@@ -23,16 +28,35 @@ bool ckpt_name_is_sane(const char *name) {
     return true;
 }
 
-/* Room for one more element in a growing array. */
-static void *grow(void *items, int64_t n, int64_t *capacity, size_t item_bytes) {
-    if (n < *capacity) return items;
-    *capacity = *capacity ? 2 * *capacity : 64;
+/* Datasets shorter than SMALL_BYTES gain nothing from chunks; others have about CHUNK_BYTES. */
+enum { SMALL_BYTES = 1 << 16, CHUNK_BYTES = 4 << 20 };
+
+int64_t ckpt_chunk_rows(int64_t n_rows, int64_t row_bytes) {
+    TMD_CHECK(row_bytes <= H5_MAX_CHUNK_BYTES, "a row of %lld bytes", (long long)row_bytes);
+    int64_t n_bytes = n_rows * row_bytes, n_chunks = (n_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    return n_bytes < SMALL_BYTES ? 0 : (n_rows + n_chunks - 1) / n_chunks;
+}
+
+int64_t ckpt_piece_chunk_elems(int64_t n_elems) {
+    int64_t chunk = ckpt_chunk_rows(n_elems, sizeof(float));
+    return chunk > 0 ? chunk : n_elems;
+}
+
+int64_t ckpt_piece_chunks(int64_t n_elems) {
+    int64_t chunk = ckpt_piece_chunk_elems(n_elems);
+    return (n_elems + chunk - 1) / chunk;
+}
+
+/* Room for n_more elements in a growing array. */
+static void *grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes) {
+    if (n + n_more <= *capacity) return items;
+    *capacity = 2 * (n + n_more) + 64;
     return xrealloc(items, (size_t)*capacity * item_bytes);
 }
 
 struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const char *key,
                                           enum CkptKind kind, const char *text) {
-    contents->values = grow(contents->values, contents->n_values, &contents->values_capacity,
+    contents->values = grow(contents->values, contents->n_values, 1, &contents->values_capacity,
                             sizeof *contents->values);
     struct CkptValue *value = &contents->values[contents->n_values++];
     *value =
@@ -43,16 +67,42 @@ struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const c
 struct CkptTensorInfo *ckpt_contents_add_tensor(struct CkptContents *contents, const char *group,
                                                 const char *name, int n_dims,
                                                 const int64_t *shape) {
-    contents->tensors = grow(contents->tensors, contents->n_tensors, &contents->tensors_capacity,
+    contents->tensors = grow(contents->tensors, contents->n_tensors, 1, &contents->tensors_capacity,
                              sizeof *contents->tensors);
     struct CkptTensorInfo *tensor = &contents->tensors[contents->n_tensors++];
     *tensor = (struct CkptTensorInfo){
-        .group = xstrdup(group), .name = xstrdup(name), .n_dims = n_dims, .n_elems = 1};
+        .group = xstrdup(group),
+        .name = xstrdup(name),
+        .n_dims = n_dims,
+        .n_elems = 1,
+        .first_piece = contents->n_pieces,
+    };
     for (int d = 0; d < n_dims; d++) {
         tensor->shape[d] = shape[d];
         tensor->n_elems *= shape[d];
     }
     return tensor;
+}
+
+void ckpt_contents_add_piece(struct CkptContents *contents, int shard, int64_t begin, int64_t end,
+                             const uint32_t *chunk_crc32) {
+    int64_t n_elems = end - begin, chunk = ckpt_piece_chunk_elems(n_elems);
+    int64_t n_chunks = ckpt_piece_chunks(n_elems);
+    contents->pieces = grow(contents->pieces, contents->n_pieces, 1, &contents->pieces_capacity,
+                            sizeof *contents->pieces);
+    contents->chunk_crc32 = grow(contents->chunk_crc32, contents->n_chunks, n_chunks,
+                                 &contents->chunks_capacity, sizeof *contents->chunk_crc32);
+    struct CkptTensorInfo *tensor = &contents->tensors[contents->n_tensors - 1];
+    for (int64_t i = 0; i < n_chunks; i++) {
+        int64_t left = n_elems - i * chunk;
+        int64_t n_bytes = (left < chunk ? left : chunk) * (int64_t)sizeof(float);
+        tensor->crc32 = ckpt_crc32_combine(tensor->crc32, chunk_crc32[i], n_bytes);
+        contents->chunk_crc32[contents->n_chunks + i] = chunk_crc32[i];
+    }
+    contents->pieces[contents->n_pieces++] = (struct CkptPiece){
+        .shard = shard, .begin = begin, .end = end, .first_chunk = contents->n_chunks};
+    contents->n_chunks += n_chunks;
+    tensor->n_pieces++;
 }
 
 static int compare_values(const void *left, const void *right) {
@@ -85,6 +135,8 @@ void ckpt_contents_free(struct CkptContents *contents) {
     }
     free(contents->values);
     free(contents->tensors);
+    free(contents->pieces);
+    free(contents->chunk_crc32);
     *contents = (struct CkptContents){0};
 }
 
@@ -122,6 +174,21 @@ static void describe_value(char *out, size_t n_out, const struct CkptValue *valu
     }
 }
 
+/* " 2:60-90 0a1b2c3d 4e5f6071", into a checksum. */
+static uint32_t sum_up_piece(uint32_t crc, const struct CkptContents *contents,
+                             const struct CkptPiece *piece) {
+    char word[96];
+    int n = snprintf(word, sizeof word, " %d:%lld-%lld", piece->shard, (long long)piece->begin,
+                     (long long)piece->end);
+    crc = ckpt_crc32(crc, word, n);
+    int64_t n_chunks = ckpt_piece_chunks(piece->end - piece->begin);
+    for (int64_t i = 0; i < n_chunks; i++) {
+        n = snprintf(word, sizeof word, " %08x", contents->chunk_crc32[piece->first_chunk + i]);
+        crc = ckpt_crc32(crc, word, n);
+    }
+    return crc;
+}
+
 uint32_t ckpt_contents_manifest(const struct CkptContents *contents) {
     char line[3 * CKPT_MAX_NAME + sizeof(struct ShapeText) + 64], what[64];
     uint32_t crc = 0;
@@ -132,9 +199,12 @@ uint32_t ckpt_contents_manifest(const struct CkptContents *contents) {
     }
     for (int64_t i = 0; i < contents->n_tensors; i++) {
         const struct CkptTensorInfo *tensor = &contents->tensors[i];
-        int n = snprintf(line, sizeof line, "%s/%s %s %08x\n", tensor->group, tensor->name,
+        int n = snprintf(line, sizeof line, "%s/%s %s %08x", tensor->group, tensor->name,
                          shape_text(tensor->n_dims, tensor->shape).s, tensor->crc32);
         crc = ckpt_crc32(crc, line, n);
+        for (int64_t p = 0; p < tensor->n_pieces; p++)
+            crc = sum_up_piece(crc, contents, &contents->pieces[tensor->first_piece + p]);
+        crc = ckpt_crc32(crc, "\n", 1);
     }
     return crc;
 }

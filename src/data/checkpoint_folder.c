@@ -4,15 +4,25 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/checkpoint_contents.h"
+#include "data/h5_attr.h"
+#include "data/h5_file.h"
+
 #define STEP_PREFIX "step-"
 #define STEP_SUFFIX ".h5"
 #define PARTIAL_SUFFIX ".h5.partial"
+#define SHARDS_INFIX ".shards-"
+#define SHARD_PREFIX "rank-"
+enum { ID_DIGITS = 16 };
+
+/* ---- names ---- */
 
 struct Steps {
     int64_t *iterations; /* descending */
@@ -23,20 +33,106 @@ char *ckpt_step_path(const char *folder, int64_t iteration) {
     return xprintf("%s/" STEP_PREFIX "%08lld" STEP_SUFFIX, folder, (long long)iteration);
 }
 
-/* The iteration of "step-<8 to 18 digits><suffix>", or -1. */
-static int64_t parse_name(const char *name, const char *suffix) {
+char *ckpt_shards_name(int64_t iteration, int64_t save_id) {
+    return xprintf(STEP_PREFIX "%08lld" SHARDS_INFIX "%016llx", (long long)iteration,
+                   (unsigned long long)save_id);
+}
+
+/* The iteration of "step-<8 to 18 digits>..." and what follows the digits, or -1. */
+static int64_t parse_step(const char *name, const char **rest) {
     size_t n_prefix = strlen(STEP_PREFIX), n_digits = 0;
     if (strncmp(name, STEP_PREFIX, n_prefix) != 0) return -1;
     const char *digits = name + n_prefix;
     while (isdigit((unsigned char)digits[n_digits])) n_digits++;
-    if (n_digits < 8 || n_digits > 18 || strcmp(digits + n_digits, suffix) != 0) return -1;
+    if (n_digits < 8 || n_digits > 18) return -1;
     if (n_digits > 8 && digits[0] == '0') return -1; /* not how we would spell it */
+    *rest = digits + n_digits;
     return strtoll(digits, NULL, 10);
 }
 
-bool ckpt_is_partial_name(const char *name) {
-    return parse_name(name, PARTIAL_SUFFIX) >= 0;
+/* The same of a name with that suffix and nothing between. */
+static int64_t parse_name(const char *name, const char *suffix) {
+    const char *rest;
+    int64_t iteration = parse_step(name, &rest);
+    return iteration >= 0 && strcmp(rest, suffix) == 0 ? iteration : -1;
 }
+
+/* Is it a name of ckpt_shards_name? */
+static bool parse_shards_name(const char *name, int64_t *iteration, int64_t *save_id) {
+    const char *rest;
+    size_t n_infix = strlen(SHARDS_INFIX);
+    *iteration = parse_step(name, &rest);
+    if (*iteration < 0 || strncmp(rest, SHARDS_INFIX, n_infix) != 0) return false;
+    rest += n_infix;
+    if (strlen(rest) != ID_DIGITS || strspn(rest, "0123456789abcdef") != ID_DIGITS) return false;
+    *save_id = (int64_t)strtoull(rest, NULL, 16);
+    return true;
+}
+
+/* ---- shards and leftovers ---- */
+
+/* Removes the shards, finished or not, in an open folder. */
+static void remove_shard_files(DIR *dir) {
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (strncmp(entry->d_name, SHARD_PREFIX, strlen(SHARD_PREFIX)) == 0)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+}
+
+/* Is there no checkpoint that these shards belong to?  One that cannot be opened is not judged. */
+static bool are_orphans(const char *folder, int64_t iteration, int64_t save_id) {
+    char *path = ckpt_step_path(folder, iteration);
+    struct Error err;
+    hid_t file;
+    int64_t own_id;
+    bool orphans = access(path, F_OK) != 0 && errno == ENOENT;
+    if (!orphans && h5_open_read(path, &file, &err)) {
+        orphans = !h5_attr_exists(file, CKPT_KEY_SAVE_ID) ||
+                  (h5_attr_read_i64(file, CKPT_KEY_SAVE_ID, &own_id, &err) && own_id != save_id);
+        H5Fclose(file);
+    }
+    free(path);
+    return orphans;
+}
+
+void ckpt_shards_remove(const char *folder, int64_t iteration, int64_t save_id) {
+    if (!are_orphans(folder, iteration, save_id)) return;
+    char *name = ckpt_shards_name(iteration, save_id), *path = xprintf("%s/%s", folder, name);
+    /* a symbolic link of that name leads to what is not ours */
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = descriptor >= 0 ? fdopendir(descriptor) : NULL;
+    if (dir) {
+        remove_shard_files(dir);
+        closedir(dir);
+        rmdir(path);
+    }
+    free(path);
+    free(name);
+}
+
+void ckpt_folder_sweep(const char *folder, int64_t live_id) {
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        int64_t iteration, save_id;
+        if (parse_name(entry->d_name, PARTIAL_SUFFIX) >= 0)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+        else if (parse_shards_name(entry->d_name, &iteration, &save_id) && save_id != live_id)
+            ckpt_shards_remove(folder, iteration, save_id);
+    }
+    if (dir) closedir(dir);
+}
+
+/* Removes the shards of all saves of an iteration. */
+static void remove_step_shards(const char *folder, int64_t iteration) {
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        int64_t found, save_id;
+        if (parse_shards_name(entry->d_name, &found, &save_id) && found == iteration)
+            ckpt_shards_remove(folder, iteration, save_id);
+    }
+    if (dir) closedir(dir);
+}
+
+/* ---- the checkpoints of the folder ---- */
 
 static int compare_descending(const void *left, const void *right) {
     int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
@@ -108,6 +204,15 @@ static bool same_file(const char *left, const char *right) {
            a.st_ino == b.st_ino;
 }
 
+/* The file first: a checkpoint that lost some of its shards only would look damaged. */
+static bool remove_step(const char *folder, int64_t iteration, const char *path,
+                        struct Error *err) {
+    if (unlink(path) != 0)
+        return error_set(err, "%s: cannot be removed: %s", path, strerror(errno));
+    remove_step_shards(folder, iteration);
+    return true;
+}
+
 bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every,
                  const char *protected_path, struct Error *err) {
     TMD_CHECK(keep_last >= 1 && keep_every >= 0, "keep_last %lld, keep_every %lld",
@@ -120,8 +225,8 @@ bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every,
     for (int64_t i = keep_last; rotated && i < steps.n; i++) {
         if (keep_every > 0 && steps.iterations[i] % keep_every == 0) continue;
         char *path = ckpt_step_path(folder, steps.iterations[i]);
-        if (!(kept && same_file(path, kept)) && unlink(path) != 0)
-            rotated = error_set(err, "%s: cannot be removed: %s", path, strerror(errno));
+        if (!(kept && same_file(path, kept)))
+            rotated = remove_step(folder, steps.iterations[i], path, err);
         free(path);
     }
     free(steps.iterations);

@@ -1,4 +1,5 @@
-/* The folder of checkpoints of a run: `step-00001000.h5`, named by iteration. */
+/* The folder of checkpoints of a run: `step-00001000.h5`, named by iteration, and of sharded ones
+ * the folder of their shards beside it. */
 #ifndef TMD_DATA_CHECKPOINT_FOLDER_H
 #define TMD_DATA_CHECKPOINT_FOLDER_H
 
@@ -7,8 +8,17 @@
 /* "<folder>/step-00001000.h5", with more digits where needed; the caller frees it. */
 char *ckpt_step_path(const char *folder, int64_t iteration);
 
-/* Whether a file of this name (without its folder) is what a crashed writer may have left. */
-bool ckpt_is_partial_name(const char *name);
+/* "step-00001000.shards-0123456789abcdef", the id in hexadecimal; the caller frees it. */
+char *ckpt_shards_name(int64_t iteration, int64_t save_id);
+
+/* Removes what crashed writers left: partial files, and folders of shards that are neither of the
+ * save `live_id` (-1: of none) nor of a checkpoint (ckpt_shards_remove).  What cannot be removed
+ * stays. */
+void ckpt_folder_sweep(const char *folder, int64_t live_id);
+
+/* Removes the shards of one save, and nothing else that may lie with them, unless a checkpoint has
+ * them, or one that cannot be opened may have. */
+void ckpt_shards_remove(const char *folder, int64_t iteration, int64_t save_id);
 
 /* How many checkpoints the folder holds, intact or not; 0 if there is no such folder. */
 bool ckpt_folder_count(const char *folder, int64_t *n, struct Error *err);
@@ -21,9 +31,9 @@ bool ckpt_newest_valid(const char *folder, char **path,
                        void (*skipped)(void *context, const char *path, const char *reason),
                        void *context, struct Error *err);
 
-/* Removes checkpoints, but not: the keep_last (>= 1) newest, those whose iteration is a multiple of
- * keep_every (0: none), and protected_path, which the caller knows to be intact (NULL: the newest
- * intact one is searched, which reads it all). */
+/* Removes checkpoints with their shards, but not: the keep_last (>= 1) newest, those whose
+ * iteration is a multiple of keep_every (0: none), and protected_path, which the caller knows to be
+ * intact (NULL: the newest intact one is searched, which reads it all). */
 bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every,
                  const char *protected_path, struct Error *err);
 

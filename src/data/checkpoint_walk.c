@@ -111,6 +111,56 @@ bool ckpt_walk_values(hid_t file, struct CkptContents *contents, struct Error *e
     return loaded;
 }
 
+/* ---- values of the format ---- */
+
+static const struct CkptValue *own_value(const struct CkptContents *contents, const char *key,
+                                         enum CkptKind kind, struct Error *err) {
+    const struct CkptValue *value = ckpt_contents_find_value(contents, key);
+    if (value && value->kind == kind) return value;
+    error_set(err, "has no attribute '%s' of the expected type", key);
+    return NULL;
+}
+
+bool ckpt_own_int(const struct CkptContents *contents, const char *key, int64_t *value,
+                  struct Error *err) {
+    const struct CkptValue *found = own_value(contents, key, CKPT_INT, err);
+    if (found) *value = found->integer;
+    return found != NULL;
+}
+
+bool ckpt_own_text(const struct CkptContents *contents, const char *key, const char **text,
+                   struct Error *err) {
+    const struct CkptValue *found = own_value(contents, key, CKPT_TEXT, err);
+    if (found) *text = found->text;
+    return found != NULL;
+}
+
+bool ckpt_check_format(hid_t file, const struct CkptContents *contents, const char *format,
+                       int64_t *version, struct Error *err) {
+    const char *found;
+    if (!ckpt_own_text(contents, CKPT_KEY_FORMAT, &found, err) ||
+        !ckpt_own_int(contents, CKPT_KEY_VERSION, version, err))
+        return error_prefix(err, "not a checkpoint of this program");
+    if (strcmp(found, format) != 0)
+        return error_set(err, "expected an attribute '" CKPT_KEY_FORMAT "' of value '%s', got '%s'",
+                         format, found);
+    if (*version < CKPT_VERSION_SINGLE || *version > CKPT_VERSION_SHARDED)
+        return error_set(err, "is of format version %lld, this program reads versions %d to %d",
+                         (long long)*version, CKPT_VERSION_SINGLE, CKPT_VERSION_SHARDED);
+    return h5_attr_exists(file, CKPT_KEY_MANIFEST) ||
+           error_set(err, "was never finished: it has no attribute '" CKPT_KEY_MANIFEST "'");
+}
+
+bool ckpt_check_manifest(hid_t file, const struct CkptContents *contents, struct Error *err) {
+    int64_t stored;
+    if (!h5_attr_read_i64(file, CKPT_KEY_MANIFEST, &stored, err)) return false;
+    uint32_t found = ckpt_contents_manifest(contents);
+    return stored == (int64_t)found || error_set(err,
+                                                 "is damaged: names, shapes, values and checksums "
+                                                 "have manifest %08x, stored is %08llx",
+                                                 found, (unsigned long long)stored);
+}
+
 /* ---- tensors ---- */
 
 static bool load_tensor(struct CkptContents *contents, hid_t group, const char *group_name,

@@ -1,44 +1,18 @@
 /* Streams tensors into the partial file; the manifest and the new name come last. */
 #include "data/checkpoint_writer.h"
 
-#include <dirent.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "data/atomic_file.h"
-#include "data/checkpoint_contents.h"
 #include "data/checkpoint_folder.h"
+#include "data/checkpoint_table.h"
+#include "data/checkpoint_writer_parts.h"
 #include "data/h5_array.h"
 #include "data/h5_attr.h"
 #include "data/h5_file.h"
 
-/* Tensors shorter than SMALL_BYTES gain nothing from chunks; others have about CHUNK_BYTES. */
-enum { SMALL_BYTES = 1 << 16, CHUNK_BYTES = 4 << 20 };
-
-struct CkptWriter {
-    char *path, *partial;
-    int zstd_level;
-    hid_t file;
-    hid_t group;      /* the group that was written to last, or H5I_INVALID_HID */
-    char *group_name; /* its name, or NULL */
-    struct CkptContents contents;
-};
-
 /* ---- opening ---- */
-
-/* What crashed writers left in the folder. */
-static void remove_stale_partials(const char *folder) {
-    DIR *dir = opendir(folder);
-    for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (!ckpt_is_partial_name(entry->d_name)) continue;
-        char *stale = xprintf("%s/%s", folder, entry->d_name);
-        unlink(stale);
-        free(stale);
-    }
-    if (dir) closedir(dir);
-}
 
 static void free_writer(struct CkptWriter *w) {
     ckpt_contents_free(&w->contents);
@@ -48,21 +22,22 @@ static void free_writer(struct CkptWriter *w) {
     free(w);
 }
 
-bool ckpt_writer_open_path(const char *path, int64_t iteration, const char *stage, int zstd_level,
-                           struct CkptWriter **out, struct Error *err) {
+bool ckpt_writer_create(const char *path, const struct CkptHeader *header, int zstd_level,
+                        struct CkptWriter **out, struct Error *err) {
     struct CkptWriter *w = xcalloc(sizeof *w);
     w->path = xstrdup(path);
     w->partial = atomic_file_partial(path);
+    w->version = header->version;
     w->zstd_level = zstd_level;
     w->group = H5I_INVALID_HID;
     if (!h5_create(w->partial, &w->file, err)) {
         free_writer(w);
         return false;
     }
-    if (!ckpt_set_text(w, CKPT_KEY_FORMAT, CKPT_FORMAT, err) ||
-        !ckpt_set_int(w, CKPT_KEY_VERSION, CKPT_FORMAT_VERSION, err) ||
-        !ckpt_set_int(w, CKPT_KEY_ITERATION, iteration, err) ||
-        !ckpt_set_text(w, CKPT_KEY_STAGE, stage, err)) {
+    if (!ckpt_set_text(w, CKPT_KEY_FORMAT, header->format, err) ||
+        !ckpt_set_int(w, CKPT_KEY_VERSION, header->version, err) ||
+        !ckpt_set_int(w, CKPT_KEY_ITERATION, header->iteration, err) ||
+        !ckpt_set_text(w, CKPT_KEY_STAGE, header->stage, err)) {
         ckpt_writer_abandon(w);
         return false;
     }
@@ -70,9 +45,16 @@ bool ckpt_writer_open_path(const char *path, int64_t iteration, const char *stag
     return true;
 }
 
+bool ckpt_writer_open_path(const char *path, int64_t iteration, const char *stage, int zstd_level,
+                           struct CkptWriter **out, struct Error *err) {
+    const struct CkptHeader header = {CKPT_FORMAT, CKPT_VERSION_SINGLE, iteration, stage};
+    return ckpt_writer_create(path, &header, zstd_level, out, err);
+}
+
 bool ckpt_writer_open(const char *folder, int64_t iteration, const char *stage, int zstd_level,
                       struct CkptWriter **out, struct Error *err) {
-    remove_stale_partials(folder);
+    enum { NO_SAVE = -1 };
+    ckpt_folder_sweep(folder, NO_SAVE);
     char *path = ckpt_step_path(folder, iteration);
     bool opened = ckpt_writer_open_path(path, iteration, stage, zstd_level, out, err);
     free(path);
@@ -95,8 +77,7 @@ static void leave_group(struct CkptWriter *w) {
     w->group_name = NULL;
 }
 
-/* Makes "role/kind" the current group. */
-static bool select_group(struct CkptWriter *w, const char *name, struct Error *err) {
+bool ckpt_writer_select_group(struct CkptWriter *w, const char *name, struct Error *err) {
     if (w->group_name && strcmp(w->group_name, name) == 0) return true;
     leave_group(w);
     const char *slash = strchr(name, '/');
@@ -113,42 +94,41 @@ static bool select_group(struct CkptWriter *w, const char *name, struct Error *e
     return entered;
 }
 
-/* Chunks of equal length as far as whole rows allow: the last one is stored as long as the rest. */
-static int64_t choose_chunk_rows(int64_t n_rows, int64_t row_bytes) {
-    TMD_CHECK(row_bytes <= H5_MAX_CHUNK_BYTES, "a row of %lld bytes", (long long)row_bytes);
-    int64_t n_bytes = n_rows * row_bytes, n_chunks = (n_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
-    return n_bytes < SMALL_BYTES ? 0 : (n_rows + n_chunks - 1) / n_chunks;
-}
-
-static bool write_dataset(struct CkptWriter *w, const struct CkptTensorInfo *tensor,
-                          const float *data, struct Error *err) {
-    int64_t n_rows = tensor->shape[0], row_bytes = tensor->n_elems / n_rows * (int64_t)sizeof *data;
+bool ckpt_writer_add_array(struct CkptWriter *w, const char *name, int n_dims, const int64_t *dims,
+                           const float *data, const uint32_t *crc32, struct Error *err) {
+    int64_t row_bytes = sizeof *data;
+    for (int d = 1; d < n_dims; d++) row_bytes *= dims[d];
     struct H5Layout layout = {
         .element = DTYPE_F32,
-        .rank = tensor->n_dims,
-        .dims = tensor->shape,
-        .chunk_rows = choose_chunk_rows(n_rows, row_bytes),
+        .rank = n_dims,
+        .dims = dims,
+        .chunk_rows = ckpt_chunk_rows(dims[0], row_bytes),
         .zstd_level = w->zstd_level,
     };
     struct H5Array array = {0};
-    if (!h5_array_create(w->group, tensor->name, &layout, &array, err)) return false;
-    bool written = h5_array_write(&array, 0, n_rows, data, err) &&
-                   h5_attr_write_i64(array.dataset, CKPT_ATTR_CRC32, tensor->crc32, err);
+    if (!h5_array_create(w->group, name, &layout, &array, err)) return false;
+    bool written = h5_array_fill(&array, data, err) &&
+                   (!crc32 || h5_attr_write_i64(array.dataset, CKPT_ATTR_CRC32, *crc32, err));
     h5_array_close(&array);
     return written && h5_check_written(w->file, w->partial, err);
 }
 
-bool ckpt_write_f32(struct CkptWriter *w, const char *group, const char *name, int n_dims,
-                    const int64_t *shape, const float *data, struct Error *err) {
+void ckpt_writer_check_tensor(const char *name, int n_dims, const int64_t *shape) {
     TMD_CHECK(ckpt_name_is_sane(name), "'%s' cannot name a tensor", name);
     TMD_CHECK(n_dims >= 1 && n_dims <= CKPT_MAX_DIMS, "tensor '%s' of rank %d", name, n_dims);
     for (int d = 0; d < n_dims; d++)
         TMD_CHECK(shape[d] > 0, "tensor '%s': dimension %d is %lld", name, d, (long long)shape[d]);
-    if (!select_group(w, group, err)) return false;
+}
+
+bool ckpt_write_f32(struct CkptWriter *w, const char *group, const char *name, int n_dims,
+                    const int64_t *shape, const float *data, struct Error *err) {
+    ckpt_writer_check_tensor(name, n_dims, shape);
+    TMD_CHECK(w->version == CKPT_VERSION_SINGLE, "a whole tensor in a sharded checkpoint");
+    if (!ckpt_writer_select_group(w, group, err)) return false;
     struct CkptTensorInfo *tensor =
         ckpt_contents_add_tensor(&w->contents, group, name, n_dims, shape);
     tensor->crc32 = ckpt_crc32(0, data, tensor->n_elems * (int64_t)sizeof *data);
-    return write_dataset(w, tensor, data, err);
+    return ckpt_writer_add_array(w, name, n_dims, shape, data, &tensor->crc32, err);
 }
 
 /* ---- values ---- */
@@ -181,7 +161,10 @@ bool ckpt_set_text(struct CkptWriter *w, const char *key, const char *text, stru
 bool ckpt_writer_commit(struct CkptWriter *w, struct Error *err) {
     leave_group(w);
     ckpt_contents_sort(&w->contents);
-    if (!h5_attr_write_i64(w->file, CKPT_KEY_MANIFEST, ckpt_contents_manifest(&w->contents), err)) {
+    bool complete =
+        w->version == CKPT_VERSION_SINGLE || ckpt_table_write(w->file, &w->contents, err);
+    if (!complete ||
+        !h5_attr_write_i64(w->file, CKPT_KEY_MANIFEST, ckpt_contents_manifest(&w->contents), err)) {
         ckpt_writer_abandon(w);
         return false;
     }

@@ -1,10 +1,15 @@
-/* Writing a checkpoint (checkpoint.h), tensor by tensor.
+/* Writing a checkpoint (checkpoint.h), tensor by tensor; of sharded ones, what is common to all
+ * their files (checkpoint_shards.h has the rest).
  *
  * The file grows under the name `<path>.partial` and takes its own name once it is complete and on
  * the disk.  A crash at any moment leaves earlier checkpoints as they were, and at worst a partial
  * file, which the next writer to the same folder removes.  One writer per folder at a time.
  *
- * After any error, a full disk for one, call ckpt_writer_abandon. */
+ * After any error, a full disk for one, call ckpt_writer_abandon.
+ *
+ * A writer belongs to one thread, which may be another than the one that reads data sets or writes
+ * other files at the same time: HDF5's lock is never held for longer than a chunk takes to be
+ * written (h5_file.h, h5_array.h). */
 #ifndef TMD_DATA_CHECKPOINT_WRITER_H
 #define TMD_DATA_CHECKPOINT_WRITER_H
 
@@ -29,7 +34,8 @@ bool ckpt_set_int(struct CkptWriter *w, const char *key, int64_t value, struct E
 bool ckpt_set_real(struct CkptWriter *w, const char *key, double value, struct Error *err);
 bool ckpt_set_text(struct CkptWriter *w, const char *key, const char *text, struct Error *err);
 
-/* Writes the manifest, syncs, renames.  Frees the writer, also on failure. */
+/* Writes the table of contents of a sharded checkpoint and the manifest, syncs, renames.  Frees the
+ * writer, also on failure. */
 bool ckpt_writer_commit(struct CkptWriter *w, struct Error *err);
 /* Removes the partial file and frees the writer; NULL is allowed. */
 void ckpt_writer_abandon(struct CkptWriter *w);

@@ -79,6 +79,7 @@ static int run_info(int argc, char **argv) {
     if (!ckpt_open(operands.items[0], &ckpt, &err)) return error_report(&err);
     printf("%s: stage %s, iteration %lld\n", ckpt_path(ckpt), ckpt_stage(ckpt),
            (long long)ckpt_iteration(ckpt));
+    if (ckpt_shard_count(ckpt) > 0) printf("  %-28s %d\n", "shards", ckpt_shard_count(ckpt));
     print_values(ckpt);
     print_groups(ckpt, flags.tensors);
     ckpt_close(ckpt);

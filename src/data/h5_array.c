@@ -178,6 +178,7 @@ static bool plan_array(struct H5Array *array, hid_t location, const char *name,
                               .n_rows = layout->rank ? layout->dims[0] : 1,
                               .row_elems = 1,
                               .chunk_rows = layout->chunk_rows,
+                              .zstd_level = layout->zstd_level,
                               .decoded_chunk = -1};
     for (int i = 0; i < layout->rank; i++) array->dims[i] = layout->dims[i];
     bool fits = true;

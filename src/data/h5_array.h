@@ -8,7 +8,8 @@
  *
  * Chunks are read raw and decoded here rather than by the library: the declared length of a chunk
  * then bounds every write, where HDF5's pipeline trusts what a filter returns; and decoding happens
- * outside the library's lock, beside a thread that writes a checkpoint.
+ * outside the library's lock, beside a thread that writes a checkpoint.  h5_array_fill writes
+ * chunks likewise.
  *
  * An array has buffers for one chunk and belongs to one thread at a time. */
 #ifndef TMD_DATA_H5_ARRAY_H
@@ -37,6 +38,7 @@ struct H5Array {
     int64_t chunk_rows; /* 0: not chunked */
     int64_t chunk_bytes;
     struct H5Filters filters;
+    int zstd_level;                            /* of an array that was created */
     unsigned char *stored, *decoded, *scratch; /* one chunk each */
     int64_t stored_capacity;
     int64_t decoded_chunk; /* which chunk lies in `decoded`; -1: none */
@@ -66,6 +68,10 @@ bool h5_array_read(struct H5Array *array, int64_t first_row, int64_t n_rows, voi
 /* in [n_rows, row_elems], over existing rows. */
 bool h5_array_write(struct H5Array *array, int64_t first_row, int64_t n_rows, const void *in,
                     struct Error *err);
+/* in [n_rows, row_elems] of the whole array, once, right after it was created.  Chunks are encoded
+ * outside the library's lock, which is held for one chunk at a time: threads that read other files
+ * go on beside it. */
+bool h5_array_fill(struct H5Array *array, const void *in, struct Error *err);
 /* in [n_rows, row_elems], behind the last row. */
 bool h5_array_append(struct H5Array *array, int64_t n_rows, const void *in, struct Error *err);
 

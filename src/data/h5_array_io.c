@@ -103,6 +103,37 @@ bool h5_array_write(struct H5Array *array, int64_t first_row, int64_t n_rows, co
            transfer(array, first_row, n_rows, NULL, in, err);
 }
 
+/* Chunk number `chunk` of the array [n_rows, row_elems] at `in`; what the last chunk has beyond the
+ * last row is zero. */
+static bool write_chunk(struct H5Array *array, int64_t chunk, const unsigned char *in,
+                        struct Error *err) {
+    int64_t first_row = chunk * array->chunk_rows, left = array->n_rows - first_row;
+    const unsigned char *rows = in + first_row * array->row_bytes;
+    if (left < array->chunk_rows) {
+        memset(array->decoded, 0, (size_t)array->chunk_bytes);
+        memcpy(array->decoded, rows, (size_t)(left * array->row_bytes));
+        rows = array->decoded;
+    }
+    hsize_t offset[H5_MAX_RANK] = {(hsize_t)first_row};
+    int64_t n_stored = h5_chunk_encode(
+        &array->filters, array->zstd_level, array->row_bytes / array->row_elems, array->stored,
+        array->stored_capacity, array->scratch, rows, array->chunk_bytes);
+    if (H5Dwrite_chunk(array->dataset, H5P_DEFAULT, 0, offset, (size_t)n_stored, array->stored) >=
+        0)
+        return true;
+    h5_error(err, "cannot write the chunk");
+    return row_error(err, array, first_row);
+}
+
+bool h5_array_fill(struct H5Array *array, const void *in, struct Error *err) {
+    h5_quiet();
+    array->decoded_chunk = -1;
+    if (array->chunk_rows == 0) return transfer(array, 0, array->n_rows, NULL, in, err);
+    for (int64_t chunk = 0; chunk * array->chunk_rows < array->n_rows; chunk++)
+        if (!write_chunk(array, chunk, in, err)) return false;
+    return true;
+}
+
 bool h5_array_append(struct H5Array *array, int64_t n_rows, const void *in, struct Error *err) {
     h5_quiet();
     hsize_t dims[H5_MAX_RANK];

@@ -95,6 +95,15 @@ static void unshuffle(unsigned char *out, const unsigned char *in, int64_t n_byt
     memcpy(out + n_whole, in + n_whole, (size_t)(n_bytes - n_whole));
 }
 
+static void shuffle(unsigned char *out, const unsigned char *in, int64_t n_bytes,
+                    int64_t element_bytes) {
+    int64_t n_elems = n_bytes / element_bytes, n_whole = n_elems * element_bytes;
+    for (int64_t byte = 0; byte < element_bytes; byte++)
+        for (int64_t i = 0; i < n_elems; i++)
+            out[byte * n_elems + i] = in[i * element_bytes + byte];
+    memcpy(out + n_whole, in + n_whole, (size_t)(n_bytes - n_whole));
+}
+
 static bool applied(const struct H5Filters *filters, enum H5Stage stage, uint32_t left_out) {
     int position = filters->position[stage];
     return position >= 0 && !(left_out >> position & 1u);
@@ -124,4 +133,25 @@ bool h5_chunk_decode(const struct H5Filters *filters, uint32_t left_out, int64_t
     }
     if (shuffled) unshuffle(out, scratch, n_out, element_bytes);
     return true;
+}
+
+int64_t h5_chunk_encode(const struct H5Filters *filters, int zstd_level, int64_t element_bytes,
+                        unsigned char *out, int64_t capacity, unsigned char *scratch,
+                        const unsigned char *in, int64_t n_in) {
+    bool packed = applied(filters, H5_STAGE_ZSTD, 0);
+    TMD_CHECK(
+        packed == applied(filters, H5_STAGE_SHUFFLE, 0) && !applied(filters, H5_STAGE_DEFLATE, 0) &&
+            !applied(filters, H5_STAGE_FLETCHER32, 0) && capacity >= h5_chunk_stored_bound(n_in),
+        "a chunk of an array that is not ours");
+    if (!packed) {
+        memcpy(out, in, (size_t)n_in);
+        return n_in;
+    }
+    if (element_bytes > 1) {
+        shuffle(scratch, in, n_in, element_bytes);
+        in = scratch;
+    }
+    int64_t n_out = h5_zstd_encode(out, capacity, in, n_in, zstd_level);
+    TMD_CHECK(n_out > 0, "zstd did not keep its bound");
+    return n_out;
 }

@@ -1,8 +1,9 @@
-/* One stored chunk of an HDF5 dataset, decoded without HDF5's filter pipeline.
+/* One stored chunk of an HDF5 dataset, decoded and encoded without HDF5's filter pipeline.
  *
  * A chunk passes the filters in the order byte shuffle, then zstd or deflate, then fletcher32, each
  * of them optional; decoding undoes them from the end.  Whatever the bytes are, exactly n_out bytes
- * come out or decoding fails. */
+ * come out or decoding fails.  Encoding knows the filters of arrays that h5_array.h creates: both
+ * of byte shuffle and zstd, or none. */
 #ifndef TMD_DATA_H5_CHUNK_H
 #define TMD_DATA_H5_CHUNK_H
 
@@ -38,5 +39,11 @@ int64_t h5_chunk_stored_bound(int64_t n_bytes);
 bool h5_chunk_decode(const struct H5Filters *filters, uint32_t left_out, int64_t element_bytes,
                      unsigned char *out, unsigned char *scratch, int64_t n_out,
                      const unsigned char *in, int64_t n_in, struct Error *err);
+
+/* out [capacity], of at least h5_chunk_stored_bound(n_in), from in [n_in]; scratch [n_in] is used
+ * by the shuffle.  Returns how many bytes `out` has then. */
+int64_t h5_chunk_encode(const struct H5Filters *filters, int zstd_level, int64_t element_bytes,
+                        unsigned char *out, int64_t capacity, unsigned char *scratch,
+                        const unsigned char *in, int64_t n_in);
 
 #endif

@@ -91,14 +91,23 @@ bool h5_open_read(const char *path, hid_t *file, struct Error *err) {
     return *file >= 0;
 }
 
+/* Creation properties without times, so that equal contents make equal files. */
+static hid_t timeless_list(hid_t class) {
+    hid_t list = H5Pcreate(class);
+    TMD_CHECK(list >= 0 && H5Pset_obj_track_times(list, false) >= 0,
+              "HDF5 refused creation properties");
+    return list;
+}
+
 bool h5_create(const char *path, hid_t *file, struct Error *err) {
     *file = H5I_INVALID_HID;
     if (!prepare_library(err)) return false;
     int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) return error_set(err, "cannot create '%s': %s", path, strerror(errno));
     close(descriptor);
-    hid_t list = access_list(true);
-    *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    hid_t list = access_list(true), creation = timeless_list(H5P_FILE_CREATE);
+    *file = H5Fcreate(path, H5F_ACC_TRUNC, creation, list);
+    H5Pclose(creation);
     if (*file < 0) {
         h5_error(err, "cannot create '%s'", path);
         unlink(path);
@@ -213,7 +222,9 @@ bool h5_open_object(hid_t location, const char *name, H5I_type_t type, hid_t *ob
 bool h5_create_group(hid_t location, const char *name, hid_t *group, struct Error *err) {
     h5_quiet();
     char *where = h5_where(location);
-    *group = H5Gcreate2(location, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t creation = timeless_list(H5P_GROUP_CREATE);
+    *group = H5Gcreate2(location, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    H5Pclose(creation);
     if (*group < 0) h5_error(err, "cannot create the group '%s' in %s", name, where);
     free(where);
     return *group >= 0;

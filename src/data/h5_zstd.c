@@ -31,8 +31,8 @@ static size_t compress(int level, size_t n_bytes, size_t *capacity, void **buffe
     size_t bound = ZSTD_compressBound(n_bytes);
     void *out = malloc(bound);
     if (!out) return 0;
-    size_t n_out = ZSTD_compress(out, bound, *buffer, n_bytes, level);
-    return replace_buffer(buffer, capacity, out, bound, ZSTD_isError(n_out) ? 0 : n_out);
+    int64_t n_out = h5_zstd_encode(out, (int64_t)bound, *buffer, (int64_t)n_bytes, level);
+    return replace_buffer(buffer, capacity, out, bound, (size_t)n_out);
 }
 
 static size_t filter(unsigned int flags, size_t n_params, const unsigned int params[],
@@ -56,6 +56,11 @@ bool h5_zstd_register(void) {
 bool h5_zstd_set(hid_t creation_list, int level) {
     unsigned int parameter = (unsigned int)level;
     return H5Pset_filter(creation_list, H5_ZSTD_FILTER, H5Z_FLAG_MANDATORY, 1, &parameter) >= 0;
+}
+
+int64_t h5_zstd_encode(void *out, int64_t capacity, const void *in, int64_t n_in, int level) {
+    size_t n = ZSTD_compress(out, (size_t)capacity, in, (size_t)n_in, level);
+    return ZSTD_isError(n) ? 0 : (int64_t)n;
 }
 
 bool h5_zstd_decode(void *out, int64_t n_out, const void *in, int64_t n_in) {

@@ -24,6 +24,9 @@ bool h5_zstd_register(void);
 /* Appends the filter to a dataset creation property list.  False: HDF5 refused. */
 bool h5_zstd_set(hid_t creation_list, int level);
 
+/* Encodes n_in bytes as one frame into out [capacity]; its length, or 0 if it does not fit. */
+int64_t h5_zstd_encode(void *out, int64_t capacity, const void *in, int64_t n_in, int level);
+
 /* Decodes one frame that must yield exactly n_out bytes; false if it does not. */
 bool h5_zstd_decode(void *out, int64_t n_out, const void *in, int64_t n_in);
 

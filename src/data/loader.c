@@ -1,11 +1,11 @@
 #include "data/loader.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/sample_order.h"
+#include "data/worker_thread.h"
 
 /* A ring of batches.  Of the n_slots, those from `n_taken` up to `n_filled` (counted since the
  * start) wait for the consumer; the one before them, n_taken - 1, is in the consumer's hands. */
@@ -80,16 +80,6 @@ static void *read_ahead(void *context) {
     return NULL;
 }
 
-/* Signals are the main thread's business. */
-static bool start_thread(struct Loader *loader) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = pthread_create(&loader->thread, NULL, read_ahead, loader) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started;
-}
-
 static void free_loader(struct Loader *loader) {
     pthread_cond_destroy(&loader->changed);
     pthread_mutex_destroy(&loader->lock);
@@ -123,7 +113,7 @@ struct Loader *loader_open(struct Dataset *dataset, const struct LoaderPlan *pla
     loader->samples = xmalloc(n_places * sizeof *loader->samples);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->changed, NULL);
-    if (start_thread(loader)) return loader;
+    if (worker_thread_start(&loader->thread, read_ahead, loader)) return loader;
     error_set(err, "cannot start the thread that reads ahead");
     free_loader(loader);
     return NULL;

@@ -1,59 +1,22 @@
-/* Panels, curves and legends.  See plot.h. */
+/* Figures, panels, axes and legends.  See plot.h. */
 #include "data/plot.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#include "data/picture_canvas.h"
-#include "data/plot_axis.h"
+#include "data/plot_curve.h"
 
 /* All lengths in points. */
 static const double MARGIN = 22, PANEL_WIDTH = 460, PANEL_HEIGHT = 270, PANEL_GAP = 26;
 static const double TICK_LENGTH = 4, LABEL_GAP = 7, LEGEND_SWATCH = 16, LEGEND_GAP = 14;
-enum { X_TICKS = 6, Y_TICKS = 5, MIN_WINDOW = 7 }; /* the running mean's, in points */
+enum { X_TICKS = 6, Y_TICKS = 5 };
 static const struct Font FIGURE_TITLE = {17, true, {0.13, 0.15, 0.18}};
 static const struct Font PANEL_TITLE = {13, true, {0.13, 0.15, 0.18}};
 static const struct Font SMALL = {11, false, {0.42, 0.45, 0.50}};
 
-/* Colours that stay apart for colour-blind readers too (after Okabe and Ito, a little calmer). */
-static const struct Rgb COLOURS[] = {
-    {0.12, 0.44, 0.68}, {0.84, 0.42, 0.10}, {0.13, 0.58, 0.44}, {0.72, 0.38, 0.60},
-    {0.36, 0.36, 0.40}, {0.30, 0.68, 0.86}, {0.83, 0.63, 0.10}, {0.55, 0.33, 0.22},
-};
-enum { N_COLOURS = sizeof COLOURS / sizeof COLOURS[0] };
-
-/* Where a panel's curves go, and its axes. */
-struct Field {
-    double left, top, width, height;
-    struct Axis x, y;
-};
-
 struct Range {
     double low, high; /* low > high: nothing seen */
 };
-
-void plot_running_mean(double *mean, const double *y, int64_t n_points, int64_t width) {
-    int64_t begin = 0, end = 0, n = 0, reach = width / 2;
-    double sum = 0; /* of the n finite y in [begin, end) */
-    for (int64_t i = 0; i < n_points; i++) {
-        for (; end < n_points && end <= i + reach; end++) {
-            if (!isfinite(y[end])) continue;
-            sum += y[end];
-            n++;
-        }
-        for (; begin < i - reach; begin++) {
-            if (!isfinite(y[begin])) continue;
-            sum -= y[begin];
-            n--;
-        }
-        mean[i] = n > 0 ? sum / (double)n : NAN;
-    }
-}
-
-/* Whether a value can stand on a scale.  Beyond 1e150 ranges and their quotients would overflow. */
-static bool shows(double value, bool logarithmic) {
-    return isfinite(value) && fabs(value) < 1e150 && (!logarithmic || value > 1e-150);
-}
 
 static void include(struct Range *range, double value) {
     range->low = fmin(range->low, value);
@@ -71,7 +34,7 @@ static void include_values(struct Range *range, const double *values, int64_t n,
     double *sorted = xmalloc((unsigned long)n * sizeof *sorted);
     int64_t n_shown = 0;
     for (int64_t i = 0; i < n; i++)
-        if (shows(values[i], logarithmic)) sorted[n_shown++] = values[i];
+        if (plot_shows(values[i], logarithmic)) sorted[n_shown++] = values[i];
     if (n_shown > 0) {
         qsort(sorted, (size_t)n_shown, sizeof *sorted, compare_doubles);
         int64_t rare = noisy ? n_shown / 50 : 0;
@@ -109,78 +72,17 @@ static struct Axis choose_axis(const struct PlotPanel *panel, bool of_y) {
     }
     struct Range range = range_of(panel, of_y, logarithmic);
     if (range.low > range.high) range = logarithmic ? (struct Range){1, 10} : (struct Range){0, 1};
-    if (of_y && logarithmic) { /* some air above and below the curves */
+    bool own_ticks = !of_y && panel->n_x_ticks > 0, airy = of_y || own_ticks;
+    if (airy && logarithmic) { /* some air around the curves */
         double air = pow(range.high / range.low, 0.06);
         range = (struct Range){range.low / air, range.high * air};
-    } else if (of_y) {
+    } else if (airy) {
         double air = 0.06 * (range.high - range.low);
         range = (struct Range){range.low - air, range.high + air};
     }
-    return axis_make(range.low, range.high, logarithmic, of_y ? Y_TICKS : X_TICKS);
-}
-
-static double place_x(const struct Field *field, double value) {
-    return field->left + field->width * axis_place(&field->x, value);
-}
-
-static double place_y(const struct Field *field, double value) {
-    return field->top + field->height * (1 - axis_place(&field->y, value));
-}
-
-/* The path of a curve.  Points closer than a quarter of a point to the last one drawn are passed
- * over: a million of them would look the same and take a second. */
-static void trace(cairo_t *cr, const struct Field *field, const double *x, const double *y,
-                  int64_t n) {
-    bool down = false;
-    double last_x = 0, last_y = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (!shows(x[i], field->x.logarithmic) || !shows(y[i], field->y.logarithmic)) {
-            down = false;
-            continue;
-        }
-        /* Cairo counts in 1/256 of 24 bits: points far beyond the field are brought near. */
-        double px = place_x(field, x[i]), py = place_y(field, y[i]);
-        py = fmin(fmax(py, field->top - 1000), field->top + field->height + 1000);
-        if (down && hypot(px - last_x, py - last_y) < 0.25 && i < n - 1) continue;
-        if (down)
-            cairo_line_to(cr, px, py);
-        else
-            cairo_move_to(cr, px, py);
-        if (!down) cairo_line_to(cr, px, py); /* a lone point shows as a dot */
-        down = true;
-        last_x = px;
-        last_y = py;
-    }
-}
-
-static void stroke(cairo_t *cr, struct Rgb colour, double alpha, double width) {
-    cairo_set_source_rgba(cr, colour.r, colour.g, colour.b, alpha);
-    cairo_set_line_width(cr, width);
-    cairo_stroke(cr);
-}
-
-static void draw_series(cairo_t *cr, const struct Field *field, const struct PlotSeries *series,
-                        struct Rgb colour) {
-    const int64_t n = series->n_points;
-    trace(cr, field, series->x, series->y, n);
-    if (series->style != PLOT_NOISY) {
-        stroke(cr, colour, 1, 1.7);
-    } else {
-        stroke(cr, colour, 0.22, 0.8);
-        double *mean = xmalloc((unsigned long)n * sizeof *mean);
-        plot_running_mean(mean, series->y, n, n / 20 > MIN_WINDOW ? n / 20 : MIN_WINDOW);
-        trace(cr, field, series->x, mean, n);
-        stroke(cr, colour, 1, 1.7);
-        free(mean);
-    }
-    for (int64_t i = 0; series->style == PLOT_MARKED && i < n; i++) {
-        if (!shows(series->x[i], field->x.logarithmic) ||
-            !shows(series->y[i], field->y.logarithmic))
-            continue;
-        canvas_set_colour(cr, colour);
-        cairo_arc(cr, place_x(field, series->x[i]), place_y(field, series->y[i]), 3, 0, 2 * M_PI);
-        cairo_fill(cr);
-    }
+    struct Axis axis = axis_make(range.low, range.high, logarithmic, of_y ? Y_TICKS : X_TICKS);
+    if (own_ticks) axis_set_ticks(&axis, panel->x_ticks, panel->n_x_ticks);
+    return axis;
 }
 
 static void draw_curves(cairo_t *cr, const struct PlotPanel *panel, const struct Field *field) {
@@ -190,7 +92,7 @@ static void draw_curves(cairo_t *cr, const struct PlotPanel *panel, const struct
     cairo_set_line_join(cr, CAIRO_LINE_JOIN_ROUND);
     cairo_set_line_cap(cr, CAIRO_LINE_CAP_ROUND);
     for (int s = 0; s < panel->n_series; s++)
-        draw_series(cr, field, &panel->series[s], COLOURS[s % N_COLOURS]);
+        field_draw_curve(cr, field, &panel->series[s], look_of(&panel->series[s], s));
     cairo_restore(cr);
 }
 
@@ -198,20 +100,20 @@ static void draw_curves(cairo_t *cr, const struct PlotPanel *panel, const struct
 static void draw_axes(cairo_t *cr, const struct PlotPanel *panel, const struct Field *field) {
     double bottom = field->top + field->height, right = field->left + field->width;
     for (int i = 0; i < field->y.n_ticks; i++) {
-        double y = place_y(field, field->y.ticks[i].value);
+        double y = field_y(field, field->y.ticks[i].value);
         cairo_move_to(cr, field->left, y);
         cairo_line_to(cr, right, y);
-        stroke(cr, CANVAS_RULE, 1, 0.8);
+        plot_stroke(cr, CANVAS_RULE, 1, 0.8);
         canvas_text(cr, SMALL, field->left - LABEL_GAP, y, ALIGN_RIGHT, field->y.ticks[i].label);
     }
     cairo_move_to(cr, field->left, bottom);
     cairo_line_to(cr, right, bottom);
-    stroke(cr, CANVAS_MUTED, 1, 1);
+    plot_stroke(cr, CANVAS_MUTED, 1, 1);
     for (int i = 0; i < field->x.n_ticks; i++) {
-        double x = place_x(field, field->x.ticks[i].value);
+        double x = field_x(field, field->x.ticks[i].value);
         cairo_move_to(cr, x, bottom);
         cairo_line_to(cr, x, bottom + TICK_LENGTH);
-        stroke(cr, CANVAS_MUTED, 1, 1);
+        plot_stroke(cr, CANVAS_MUTED, 1, 1);
         canvas_text(cr, SMALL, x, bottom + TICK_LENGTH + LABEL_GAP + 2, ALIGN_CENTRE,
                     field->x.ticks[i].label);
     }
@@ -234,9 +136,7 @@ static double draw_legend(cairo_t *cr, const struct PlotPanel *panel, double lef
             x = left;
             y += canvas_line_height(SMALL) + 2;
         }
-        cairo_move_to(cr, x, y);
-        cairo_line_to(cr, x + LEGEND_SWATCH, y);
-        stroke(cr, COLOURS[s % N_COLOURS], 1, 2.5);
+        look_draw_swatch(cr, look_of(&panel->series[s], s), x, y, LEGEND_SWATCH);
         canvas_text(cr, SMALL, x + LEGEND_SWATCH + 5, y, ALIGN_LEFT, text);
         x += width + LEGEND_GAP;
         text_block_free(&name);
@@ -251,12 +151,13 @@ static double widest_label(cairo_t *cr, const struct Axis *axis) {
     return widest;
 }
 
-/* Title and legend above, curves below, within PANEL_WIDTH x PANEL_HEIGHT from (x, y). */
-static void draw_panel(cairo_t *cr, const struct PlotPanel *panel, double x, double y) {
+/* Title and legend above, curves below, within width x height from (x, y). */
+static void draw_panel(cairo_t *cr, const struct PlotPanel *panel, double x, double y, double width,
+                       double height) {
     struct Field field = {.x = choose_axis(panel, false), .y = choose_axis(panel, true)};
-    double at = y + 8, right = x + PANEL_WIDTH;
+    double at = y + 8, right = x + width;
     if (panel->title) {
-        struct TextBlock title = canvas_wrap(cr, PANEL_TITLE, panel->title, PANEL_WIDTH, 1);
+        struct TextBlock title = canvas_wrap(cr, PANEL_TITLE, panel->title, width, 1);
         canvas_block(cr, PANEL_TITLE, x, at, ALIGN_LEFT, &title);
         text_block_free(&title);
         at += 20;
@@ -269,7 +170,7 @@ static void draw_panel(cairo_t *cr, const struct PlotPanel *panel, double x, dou
     field.left = x + widest_label(cr, &field.y) + LABEL_GAP;
     field.top = at;
     field.width = right - field.left - 12; /* half a label at the right end */
-    field.height = y + PANEL_HEIGHT - at - (panel->x_label ? 34 : 20);
+    field.height = y + height - at - (panel->x_label ? 34 : 20);
     if (field.height < 60) field.height = 60; /* a legend of very many lines */
     draw_axes(cr, panel, &field);
     draw_curves(cr, panel, &field);
@@ -280,8 +181,10 @@ bool plot_write_png(const char *path, const struct PlotFigure *figure, struct Er
     int columns = figure->n_panels < figure->n_columns ? figure->n_panels : figure->n_columns;
     int rows = (figure->n_panels + columns - 1) / columns;
     double top = MARGIN + (figure->title ? 36 : 0);
-    double width = 2 * MARGIN + columns * (PANEL_WIDTH + PANEL_GAP) - PANEL_GAP;
-    double height = top + rows * (PANEL_HEIGHT + PANEL_GAP) - PANEL_GAP + MARGIN;
+    double panel_width = figure->panel_width > 0 ? figure->panel_width : PANEL_WIDTH;
+    double panel_height = figure->panel_height > 0 ? figure->panel_height : PANEL_HEIGHT;
+    double width = 2 * MARGIN + columns * (panel_width + PANEL_GAP) - PANEL_GAP;
+    double height = top + rows * (panel_height + PANEL_GAP) - PANEL_GAP + MARGIN;
     struct Canvas canvas;
     if (!canvas_create(&canvas, width, height, 2, err)) return error_prefix(err, "%s", path);
     if (figure->title) {
@@ -290,10 +193,11 @@ bool plot_write_png(const char *path, const struct PlotFigure *figure, struct Er
         canvas_block(canvas.cr, FIGURE_TITLE, MARGIN, MARGIN + 9, ALIGN_LEFT, &title);
         text_block_free(&title);
     }
-    for (int i = 0; i < figure->n_panels; i++)
-        draw_panel(canvas.cr, &figure->panels[i],
-                   MARGIN + (i % columns) * (PANEL_WIDTH + PANEL_GAP),
-                   top + (int)(i / columns) * (PANEL_HEIGHT + PANEL_GAP));
+    for (int i = 0; i < figure->n_panels; i++) {
+        double x = MARGIN + (i % columns) * (panel_width + PANEL_GAP);
+        double y = top + (int)(i / columns) * (panel_height + PANEL_GAP);
+        draw_panel(canvas.cr, &figure->panels[i], x, y, panel_width, panel_height);
+    }
     bool written = canvas_write_png(&canvas, path, err);
     canvas_free(&canvas);
     return written;

@@ -11,6 +11,8 @@ enum PlotStyle {
     PLOT_NOISY,  /* a faint line, and its running mean over a twentieth of the points */
     PLOT_LINE,   /* a line */
     PLOT_MARKED, /* a line with a dot at every point, for few points */
+    PLOT_DASHED, /* a grey line of dashes, for what curves are held against */
+    PLOT_RINGS,  /* no line, a hollow ring at every point, over dots of series before it */
 };
 
 /* Points [n_points] in order of x.  A point that is not finite, or not positive on a logarithmic
@@ -31,6 +33,8 @@ enum PlotScale {
 struct PlotPanel {
     const char *title, *x_label, *y_label; /* NULL: none */
     enum PlotScale x_scale, y_scale;
+    int n_x_ticks;         /* 0: at round numbers */
+    const double *x_ticks; /* [n_x_ticks], increasing; those too close to print are left out */
     int n_series;
     const struct PlotSeries *series; /* [n_series] */
 };
@@ -38,7 +42,8 @@ struct PlotPanel {
 struct PlotFigure {
     const char *title; /* NULL: none */
     int n_panels, n_columns;
-    const struct PlotPanel *panels; /* [n_panels], row by row */
+    double panel_width, panel_height; /* in points of 1/96 inch; 0: 460 and 270 */
+    const struct PlotPanel *panels;   /* [n_panels], row by row */
 };
 
 /* Draws and writes the figure.  The y axis of noisy series leaves out their rarest extremes; what

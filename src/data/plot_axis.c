@@ -82,6 +82,18 @@ struct Axis axis_make(double low, double high, bool logarithmic, int wanted) {
     return axis;
 }
 
+void axis_set_ticks(struct Axis *axis, const double *values, int n) {
+    static const double LEAST_GAP = 1.0 / 30.0;
+    double free_from = -1;
+    axis->n_ticks = 0;
+    for (int i = 0; i < n; i++) {
+        double place = axis_place(axis, values[i]);
+        if (place < free_from) continue;
+        add_tick(axis, values[i]);
+        free_from = place + LEAST_GAP;
+    }
+}
+
 double axis_place(const struct Axis *axis, double value) {
     if (axis->logarithmic)
         return (log(value) - log(axis->low)) / (log(axis->high) - log(axis->low));

@@ -23,6 +23,10 @@ struct Axis {
  * range that is empty is widened; logarithmic needs low > 0. */
 struct Axis axis_make(double low, double high, bool logarithmic, int wanted);
 
+/* Moves the ticks to `values` [n], increasing and in the axis's range, less those within a 30th of
+ * the axis behind the tick before. */
+void axis_set_ticks(struct Axis *axis, const double *values, int n);
+
 /* Where a value lies: 0 at `low`, 1 at `high`. */
 double axis_place(const struct Axis *axis, double value);
 

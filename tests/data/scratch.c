@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* nftw */
+#define _GNU_SOURCE /* nftw, memmem */
 #include "scratch.h"
 
 #include <dirent.h>
@@ -90,6 +90,24 @@ unsigned char *scratch_read(const char *path, size_t *n_bytes) {
 
 bool scratch_exists(const char *path) {
     return access(path, F_OK) == 0;
+}
+
+void scratch_make_folder(const char *path) {
+    TMD_CHECK(mkdir(path, 0777) == 0, "cannot create %s", path);
+}
+
+void scratch_remove_file(const char *path) {
+    TMD_CHECK(unlink(path) == 0, "cannot remove %s", path);
+}
+
+void scratch_flip(const char *path, const void *bytes, size_t n_bytes) {
+    size_t n_whole;
+    unsigned char *whole = scratch_read(path, &n_whole);
+    unsigned char *place = memmem(whole, n_whole, bytes, n_bytes);
+    TMD_CHECK(place, "%s does not hold these bytes", path);
+    place[n_bytes / 2] ^= 0x10;
+    scratch_write(path, whole, n_whole);
+    free(whole);
 }
 
 int scratch_count(const char *folder, const char *suffix) {

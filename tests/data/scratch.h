@@ -29,6 +29,10 @@ void scratch_write(const char *path, const void *bytes, size_t n_bytes);
 /* The caller frees the bytes. */
 unsigned char *scratch_read(const char *path, size_t *n_bytes);
 bool scratch_exists(const char *path);
+void scratch_make_folder(const char *path);
+void scratch_remove_file(const char *path);
+/* Flips a bit in the middle of the place where the file holds these bytes. */
+void scratch_flip(const char *path, const void *bytes, size_t n_bytes);
 /* How many entries of the folder end with `suffix`. */
 int scratch_count(const char *folder, const char *suffix);
 

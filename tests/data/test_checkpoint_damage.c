@@ -140,14 +140,14 @@ static void test_files_of_others(void **state) {
 
     assert_true(h5_create(path, &file, &err));
     assert_true(h5_attr_write_text(file, "format", CKPT_FORMAT, &err));
-    assert_true(h5_attr_write_i64(file, "format_version", CKPT_FORMAT_VERSION + 1, &err));
+    assert_true(h5_attr_write_i64(file, "format_version", CKPT_VERSION_SHARDED + 1, &err));
     H5Fclose(file);
     assert_false(ckpt_open(path, &ckpt, &err));
-    assert_names(&err, "version 2");
+    assert_names(&err, "version 3");
 
     assert_true(h5_create(path, &file, &err));
     assert_true(h5_attr_write_text(file, "format", CKPT_FORMAT, &err));
-    assert_true(h5_attr_write_i64(file, "format_version", CKPT_FORMAT_VERSION, &err));
+    assert_true(h5_attr_write_i64(file, "format_version", CKPT_VERSION_SINGLE, &err));
     H5Fclose(file);
     assert_false(ckpt_open(path, &ckpt, &err));
     assert_names(&err, "never finished");

@@ -9,12 +9,11 @@
 
 #include <cmocka.h>
 
-#include <cairo.h>
-
 #include "data/cmd_plot.h"
 #include "data/plot.h"
 #include "data/plot_axis.h"
 #include "data/plot_metrics.h"
+#include "picture_probe.h"
 #include "scratch.h"
 
 static void assert_ticks(double low, double high, bool logarithmic, int wanted,
@@ -57,6 +56,17 @@ static void test_axes_of_any_range_have_ticks(void **state) {
         axis = axis_make(ENDS[i][0], ENDS[i][1], true, 5);
         assert_true(axis.low < axis.high && axis.n_ticks >= 1 && axis.n_ticks < AXIS_MAX_TICKS);
     }
+}
+
+/* 4 is too close behind 3.9. */
+static void test_ticks_of_ones_own(void **state) {
+    (void)state;
+    const double values[5] = {1, 3.9, 4, 100, 1000};
+    struct Axis axis = axis_make(1, 1000, true, 5);
+    axis_set_ticks(&axis, values, 5);
+    assert_int_equal(axis.n_ticks, 4);
+    assert_string_equal(axis.ticks[1].label, "3.9");
+    assert_true(axis.ticks[2].value == 100 && axis.ticks[3].value == 1000);
 }
 
 static void test_axis_place(void **state) {
@@ -168,27 +178,6 @@ static void test_wrong_metrics(void **state) {
     assert_non_null(strstr(err.text, scratch_folder()));
 }
 
-/* Rows of the picture at which a colour near (r, g, b) is found, in shares of the height. */
-static int64_t find_colour(const char *path, int r, int g, int b, double *top, double *bottom) {
-    cairo_surface_t *surface = cairo_image_surface_create_from_png(path);
-    assert_int_equal(cairo_surface_status(surface), CAIRO_STATUS_SUCCESS);
-    int width = cairo_image_surface_get_width(surface);
-    int height = cairo_image_surface_get_height(surface);
-    int64_t n = 0;
-    for (int y = 0; y < height; y++) {
-        const unsigned char *row = cairo_image_surface_get_data(surface) +
-                                   (long)y * cairo_image_surface_get_stride(surface);
-        for (int x = 0; x < width; x++) {
-            const unsigned char *bgr = row + 4 * x;
-            if (abs(bgr[0] - b) + abs(bgr[1] - g) + abs(bgr[2] - r) > 6) continue;
-            *bottom = (double)y / height;
-            if (n++ == 0) *top = (double)y / height;
-        }
-    }
-    cairo_surface_destroy(surface);
-    return n;
-}
-
 enum { POINTS = 50 };
 
 /* The second curve is drawn in orange; the legend holds a swatch of it near the top. */
@@ -207,11 +196,34 @@ static void test_curves_are_where_they_belong(void **state) {
     struct Error err;
     char *path = scratch_path(scratch_folder(), "plot.png");
     assert_true(plot_write_png(path, &figure, &err));
-    assert_true(find_colour(path, 0xD6, 0x6B, 0x1A, &top, &bottom) > 1000);
+    assert_true(picture_find_colour(path, 0xD6, 0x6B, 0x1A, &top, &bottom) > 1000);
     assert_true(top < 0.35 && bottom > 0.75 && bottom < 0.95);
-    assert_true(find_colour(path, 0x1F, 0x70, 0xAD, &top, &bottom) > 1000);
+    assert_true(picture_find_colour(path, 0x1F, 0x70, 0xAD, &top, &bottom) > 1000);
     assert_true(bottom < 0.5);
     free(path);
+}
+
+/* A line of dashes has gaps, a ring a hole and no line; both are grey whatever their place. */
+static void test_lines_of_comparison(void **state) {
+    (void)state;
+    const double x[3] = {8, 64, 512}, y[3] = {1, 2, 4};
+    static const enum PlotStyle styles[3] = {PLOT_LINE, PLOT_DASHED, PLOT_RINGS};
+    int64_t n_grey[3], n_blue[3];
+    double top, bottom;
+    struct Error err;
+    char *path = scratch_path(scratch_folder(), "grey.png");
+    for (int i = 0; i < 3; i++) {
+        struct PlotSeries series = {"s", 3, x, y, styles[i]};
+        struct PlotPanel panel = {.x_scale = PLOT_LOG, .n_series = 1, .series = &series};
+        struct PlotFigure figure = {.n_panels = 1, .n_columns = 1, .panels = &panel};
+        assert_true(plot_write_png(path, &figure, &err));
+        n_grey[i] = picture_find_colour(path, 0x6B, 0x73, 0x80, &top, &bottom);
+        n_blue[i] = picture_find_colour(path, 0x1F, 0x70, 0xAD, &top, &bottom);
+    }
+    free(path);
+    assert_true(n_blue[0] > 1000 && n_blue[1] == 0 && n_blue[2] == 0);
+    assert_true(n_grey[1] > n_grey[0] + 500 && n_grey[1] < n_grey[0] + n_blue[0]);
+    assert_true(n_grey[2] > n_grey[0] + 50 && n_grey[2] < n_grey[0] + 450);
 }
 
 static void test_odd_data_is_drawn(void **state) {
@@ -272,11 +284,13 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ticks_are_round),
         cmocka_unit_test(test_axes_of_any_range_have_ticks),
+        cmocka_unit_test(test_ticks_of_ones_own),
         cmocka_unit_test(test_axis_place),
         cmocka_unit_test(test_running_mean),
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_wrong_metrics),
         cmocka_unit_test(test_curves_are_where_they_belong),
+        cmocka_unit_test(test_lines_of_comparison),
         cmocka_unit_test(test_odd_data_is_drawn),
         cmocka_unit_test(test_command),
     };
