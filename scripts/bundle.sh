@@ -118,7 +118,7 @@ gather_data() {
   mkdir -p "$bundle/tests/train" "$bundle/scripts" "$bundle/configs"
   cp -r configs/{machines,wan2.1-1.3b,wan2.1-14b} "$bundle/configs"
   cp -r tests/golden "$bundle/tests"
-  cp tests/train/{small.yaml,run_lib.sh,run_cuda.sh} "$bundle/tests/train"
+  cp tests/train/{small.yaml,run_lib.sh,run_cuda.sh,replay_bf16.sh} "$bundle/tests/train"
   cp scripts/{gpu_check.sh,bundle_env.sh,compare_pytorch.py,compare_pytorch_gpu.py} "$bundle/scripts"
   for name in tmd mpirun; do
     cat >"$bundle/$name" <<'WRAPPER'

@@ -28,7 +28,7 @@ parts='device       10 device, driver, libraries
 ops_f32      40 operation tests, float32
 ops_bf16     40 operation tests, bfloat16
 golden_f32   20 recorded cases, float32, 1e-4
-golden_bf16  20 recorded cases, bfloat16
+golden_bf16  20 recorded cases, bfloat16, bounds of the format
 training     60 every stage of training against the CPU
 memcheck     35 compute-sanitizer memcheck
 racecheck    35 compute-sanitizer racecheck
@@ -85,58 +85,11 @@ part_golden_f32() {
   [ "$n" -gt 0 ] && [ -z "$failed" ]
 }
 
-# How far bfloat16 may be from exact values, as a share of a tensor's norm.
-#
-# Rounding to 8 significant bits errs by at most 2^-9 of a value; over values spread evenly in
-# logarithm by e = 2^-9 sqrt(0.541 / 3) = 8.3e-4 in the mean square.  A block rounds 24 times on the
-# way from its input to its output (9 for each attention: norm, projection and its weights, normed q
-# and k, probabilities, result, output projection and its weights, residual; 6 for the feed-forward
-# layers).  Independent errors add in squares: after n blocks e sqrt(24 n).  Gradients meet the
-# roundings of the forward pass, of the weights again, and of their own way: e sqrt(3 * 24 n).  The worst
-# of a hundred tensors, some of few elements, is allowed three times that.
-#
-# Counted as a block are also the embeddings and head of each network on the way.  Where a step goes
-# through several networks or several times through one, n is the sum:
-#     student_n2        backbone 2, flow head 2 + 2, 1; teacher or fake 4, 1
-#     student_baseline  student 4, 1; teacher or fake 4, 1
-#     critic_n2         as student_n2
-#     sample_m2n2       twice: backbone 2, flow head 2 + 2, 1
-#     teacher_sample    six times: 2 blocks, 1
-# Not bounded are the gradients of a discriminator: an activation within rounding of 0 falls on the
-# other side of its leaky ReLU, where the slope is another, and layers of 32 elements feel each one.
-# adamw computes in float32.
-golden_bounds='dit 3 3
-dit_head_dim_128 3 2
-dit_skip_layer 3 4
-stage1_concat 3 5
-stage1_gated 3 5
-student_baseline 3 10
-student_n2 3 12
-critic_n2 3 12
-sample_m2n2 1 14
-teacher_sample 1 18'
-
-golden_bound() { # CASE
-  awk -v name="$1" '$1 == name { bound = 3 * 8.3e-4 * sqrt(24 * $2 * $3) }
-                    END { print bound ? bound : 1e-4 }' <<<"$golden_bounds"
-}
-
 part_golden_bf16() {
-  local folder name bound failed='' n=0
+  local folder failed='' n=0
   for folder in "$root"/tests/golden/*/; do
-    name=$(basename "$folder") n=$((n + 1))
-    bound=$(golden_bound "$name")
-    tmd replay "${folder%/}" --device cuda --precision bf16 --tol 1e9 --worst 1000000 |
-      awk -v name="$name" -v bound="$bound" '
-        $2 ~ /^(out|grad)\./ && $2 !~ /^grad\.discriminator\./ {
-          n++
-          if (!($1 + 0 <= worst)) { worst = $1 + 0; tensor = $2 }
-          if ($1 !~ /^[0-9.e+-]+$/) { worst = 1e30; tensor = $2 } # NaN
-        }
-        END {
-          printf "%-18s %3d tensors, worst %.2e, bound %.2e  %s\n", name, n, worst, bound, tensor
-          exit !(n > 0 && worst <= bound)
-        }' || failed+=" $name"
+    n=$((n + 1))
+    "$root/tests/train/replay_bf16.sh" "$program" "${folder%/}" || failed+=" $(basename "$folder")"
   done
   echo "$n cases${failed:+, failed:$failed}"
   [ "$n" -gt 0 ] && [ -z "$failed" ]

@@ -43,6 +43,12 @@ void fatal_set_handler(int rank, void (*end_all_ranks)(int exit_code)) {
     fatal_handler.end_all_ranks = end_all_ranks;
 }
 
+void fatal_end_all_ranks(int exit_code) {
+    fflush(NULL);
+    if (fatal_handler.end_all_ranks) fatal_handler.end_all_ranks(exit_code);
+    exit(exit_code);
+}
+
 void fatal_at(const char *file, int line, const char *expression, const char *format, ...) {
     char host[64] = "?", what[768];
     gethostname(host, sizeof host - 1);

@@ -19,6 +19,7 @@ enum ExitCode {
     EXIT_FAILED = 1,      /* the work was done and its verdict is "no" (a tolerance, a check) */
     EXIT_USER = 2,        /* the user's mistake: a flag, a key, a file */
     EXIT_DIVERGED = 3,    /* too many non-finite steps in a row */
+    EXIT_STUCK = 4,       /* no rank moved for train.watchdog seconds */
     EXIT_INTERRUPTED = 75 /* SIGTERM or SIGUSR1: a checkpoint was written; start again to go on */
 };
 
@@ -38,6 +39,8 @@ int error_report(const struct Error *err);
 
 /* What ends all ranks; set once by the communicator, before any thread starts.  Default: abort(). */
 void fatal_set_handler(int rank, void (*end_all_ranks)(int exit_code));
+/* Does that, or ends this process where nothing was set; what there is to say has been said. */
+void fatal_end_all_ranks(int exit_code) __attribute__((noreturn));
 
 void fatal_at(const char *file, int line, const char *expression, const char *format, ...)
     __attribute__((noreturn, format(printf, 4, 5)));

@@ -44,6 +44,13 @@ struct OpTally;
     LINEAR_OPS(OP) NORM_OPS(OP) ATTENTION_OPS(OP) EMBED_OPS(OP) VIDEO_OPS(OP) LOSS_OPS(OP)         \
     CONV_OPS(OP) OPTIM_OPS(OP)
 
+/* What run_often (below) has learned so far; zeros where nothing is. */
+struct LearnedRegions {
+    int n_kept;
+    int64_t n_bytes;    /* of device memory */
+    int64_t n_launches; /* how often one of them was done as a whole */
+};
+
 #define BACKEND_UNWRAP(...) __VA_ARGS__
 #define BACKEND_MEMBER(name, params, names)                                                        \
     void (*name)(const struct Backend *be, BACKEND_UNWRAP params);
@@ -66,6 +73,7 @@ struct Backend {
      * than its operations happen, which is once: it leaves the same on the host however often it is
      * called, and no operation in it takes host memory, allocates or waits. */
     void (*run_often)(const struct Backend *be, void (*region)(void *context), void *context);
+    struct LearnedRegions (*learned)(const struct Backend *be);
     void (*destroy)(struct Backend *be);
 };
 
@@ -80,11 +88,15 @@ int64_t backend_plan_allocated(const struct Backend *be);
 /* [OP_COUNT] of op_cost.h: what the operations called so far would cost. */
 const struct OpTally *backend_plan_tallies(const struct Backend *be);
 
-/* run_often where nothing is learned. */
+/* run_often where nothing is learned, and what is said of it. */
 static inline void backend_run_once(const struct Backend *be, void (*region)(void *context),
                                     void *context) {
     (void)be;
     region(context);
+}
+static inline struct LearnedRegions backend_learned_none(const struct Backend *be) {
+    (void)be;
+    return (struct LearnedRegions){0, 0, 0};
 }
 
 static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {

@@ -9,6 +9,7 @@ bool backend_open(struct BackendChoice choice, int local_rank, struct Backend **
                                                         .device = local_rank,
                                                         .deterministic = choice.deterministic,
                                                         .tune_gemm = choice.tune_gemm,
+                                                        .every_plan = choice.every_plan,
                                                         .graphs = choice.graphs},
                                    be, err);
     *be = backend_cpu_create();

@@ -3,11 +3,16 @@
 #define TMD_OPS_MEMORY_H
 
 /* upload: device <- host.  download: host <- device, complete when it returns.
- * copy: device <- device.  zero: all bytes to 0. */
+ * copy: device <- device.  copy_rows: the same for n_rows rows of row_bytes, which lie to_stride and
+ * from_stride bytes apart.  zero: all bytes to 0. */
 #define MEMORY_OPS(OP)                                                                             \
     OP(upload, (void *device, const void *host, int64_t n_bytes), (device, host, n_bytes))         \
     OP(download, (void *host, const void *device, int64_t n_bytes), (host, device, n_bytes))       \
     OP(copy, (void *to, const void *from, int64_t n_bytes), (to, from, n_bytes))                   \
+    OP(copy_rows,                                                                                  \
+       (void *to, int64_t to_stride, const void *from, int64_t from_stride, int64_t n_rows,        \
+        int64_t row_bytes),                                                                        \
+       (to, to_stride, from, from_stride, n_rows, row_bytes))                                      \
     OP(zero, (void *device, int64_t n_bytes), (device, n_bytes))
 
 #endif

@@ -143,14 +143,14 @@ static void mlp_backward(const struct Discriminator *d, int head, float *dpooled
     int64_t mlp = d->config.mlp_dim;
     struct LinearShape in = {batch, d->config.channels[2], mlp}, out = {batch, mlp, 1};
     float *dhidden = arena_f32(arena, batch * mlp), *dpre = arena_f32(arena, batch * mlp);
-    if (w->grad)
+    if (w->trained)
         be->linear_f32_backward_params(be, weight_grad(w, mlp_param(d, head, MLP_OUT_WEIGHT)),
                                        weight_grad(w, mlp_param(d, head, MLP_OUT_BIAS)),
                                        t->mlp_hidden, dlogit, out);
     be->linear_f32_backward_input(be, dhidden, dlogit,
                                   weight_f32(w, mlp_param(d, head, MLP_OUT_WEIGHT)), out);
     be->leaky_relu_backward(be, dpre, dhidden, t->mlp_pre, LEAKY_SLOPE, batch * mlp);
-    if (w->grad)
+    if (w->trained)
         be->linear_f32_backward_params(be, weight_grad(w, mlp_param(d, head, MLP_IN_WEIGHT)),
                                        weight_grad(w, mlp_param(d, head, MLP_IN_BIAS)), t->pooled,
                                        dpre, in);
@@ -167,16 +167,16 @@ void discriminator_backward(const struct Discriminator *d, const float *dlogits,
         struct HeadPass pass = head_pass(d, head, tape->batch, tape->shape);
         const struct DiscriminatorHeadTape *t = &tape->heads[head];
         Act *dtap = dtaps ? dtaps[head] : NULL;
-        if (!dtap && !w->grad) continue;
+        if (!dtap && !w->trained) continue;
         int64_t mark = arena_mark(arena);
         float *dlogit = arena_f32(arena, tape->batch);
         float *dpooled = arena_f32(arena, tape->batch * d->config.channels[2]);
         logits_column_get(w->be, dlogit, dlogits, tape->batch, n_heads, head, arena);
-        unit_acquire(w, head);
+        unit_acquire_backward(w, head);
         mlp_backward(d, head, dpooled, dlogit, tape->batch, t, arena);
         body_of(d->config.type)->backward(&pass, dtap, dpooled, t, arena);
         unit_release(w, head);
-        if (w->grad && last) unit_grad_ready(w, head);
+        if (w->trained && last) unit_grad_ready(w, head);
         arena_release(arena, mark);
     }
 }

@@ -32,7 +32,7 @@
 #include "kernels/arena.h"
 #include "kernels/backend.h"
 #include "model/model_config.h"
-#include "model/params.h"
+#include "model/weights.h"
 
 enum { DISCRIMINATOR_LAYERS = 4, LAYER_MAX_CONVS = 2 };
 

@@ -127,7 +127,7 @@ static void attend_backward(const struct HeadPass *pass, Act *dkv, const float *
     be->act_from_f32(be, dout, dpooled, n_elems);
     be->attention_backward(be, dquery, dkv, act_at(be, dkv, s->width), dout, t->out, t->lse,
                            t->query, t->kv, act_at(be, t->kv, s->width), s->attention);
-    if (!w->grad) return;
+    if (!w->trained) return;
     float *rows = arena_f32(arena, n_elems);
     be->act_to_f32(be, rows, dquery, n_elems);
     be->rows_add_backward(be, NULL, 0, weight_grad(w, pass->first_param + QUERY), rows, pass->batch,
@@ -146,7 +146,7 @@ static void attention_backward(const struct HeadPass *pass, Act *dtap, const flo
     Act *dnormed = arena_act(arena, s.rows * s.norm.dim);
     Act *dtokens = arena_act(arena, s.rows * s.norm.dim);
     attend_backward(pass, dkv, dpooled, &s, t, arena);
-    if (w->grad) be->linear_backward_params(be, weight_grad(w, kv), NULL, t->normed, dkv, s.kv);
+    if (w->trained) be->linear_backward_params(be, weight_grad(w, kv), NULL, t->normed, dkv, s.kv);
     be->linear_backward_input(be, dnormed, dkv, weight_act(w, kv), s.kv, false);
     be->layer_norm_backward(be, dtokens, weight_grad(w, norm_w), weight_grad(w, norm_b), dnormed,
                             t->tokens, t->mean, t->rstd, weight_f32(w, norm_w), s.norm, false);

@@ -205,7 +205,7 @@ static void layer_backward(const struct HeadPass *pass, int j, const struct Conv
         bool first = j == 0 && c == 0;
         Act *dx = first ? dtap : g->next;
         param = layer_param(pass, j, c);
-        if (w->grad)
+        if (w->trained)
             be->conv3d_backward_params(be, weight_grad(w, param + CONV_WEIGHT),
                                        weight_grad(w, param + CONV_BIAS), t->in[c], g->now,
                                        &layer->convs[c]);

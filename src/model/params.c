@@ -1,4 +1,4 @@
-/* Building parameter tables, and the buffers of one role. */
+/* Building parameter tables. */
 #include "model/params.h"
 
 #include <math.h>
@@ -27,6 +27,24 @@ void params_add_unit(struct ParamTable *table, const char *name) {
     copy_name(unit->name, name);
 }
 
+/* Lays out the last unit anew: first what operations read in float32, then the rest, each in the order
+ * in which it was added. */
+static void lay_out(struct ParamTable *table, struct UnitDesc *unit) {
+    int64_t at = unit->offset;
+    for (int f32 = 1; f32 >= 0; f32--) {
+        for (int p = unit->first_param; p < unit->first_param + unit->n_params; p++) {
+            struct ParamDesc *param = &table->params[p];
+            if (((param->flags & PARAM_F32) != 0) != f32) continue;
+            param->offset =
+                param->flags & PARAM_JOINED ? param[-1].offset + param[-1].n_elems : at;
+            at = align_up(param->offset + param->n_elems);
+        }
+        if (f32) unit->n_f32 = at - unit->offset;
+    }
+    unit->n_elems = at - unit->offset;
+    table->n_elems = at;
+}
+
 int params_add(struct ParamTable *table, const char *name, int flags, enum ParamInit init,
                double init_scale, const int64_t shape[PARAM_MAX_DIMS]) {
     TMD_CHECK(table->n_units > 0, "'%s' belongs to no unit", name);
@@ -40,15 +58,11 @@ int params_add(struct ParamTable *table, const char *name, int flags, enum Param
         param->shape[param->n_dims++] = shape[i];
         param->n_elems *= shape[i];
     }
-    if (flags & PARAM_JOINED) {
-        param->offset = param[-1].offset + param[-1].n_elems;
-    } else {
-        param->offset = table->n_elems;
-    }
-    table->n_elems = align_up(param->offset + param->n_elems);
+    TMD_CHECK(!(flags & PARAM_JOINED) || (param[-1].flags & PARAM_F32) == (flags & PARAM_F32),
+              "'%s' cannot follow '%s'", name, param[-1].name);
     table->n_parameters += param->n_elems;
-    unit->n_elems = table->n_elems - unit->offset;
     unit->n_params++;
+    lay_out(table, unit);
     return table->n_params++;
 }
 
@@ -58,53 +72,17 @@ int params_find(const struct ParamTable *table, const char *name) {
     return -1;
 }
 
+int64_t params_largest(const struct ParamTable *table) {
+    int64_t largest = 0;
+    for (int p = 0; p < table->n_params; p++)
+        if (table->params[p].n_elems > largest) largest = table->params[p].n_elems;
+    return largest;
+}
+
 void params_free(struct ParamTable *table) {
     free(table->params);
     free(table->units);
     *table = (struct ParamTable){0};
-}
-
-void weights_alloc(struct Weights *weights, const struct Backend *be, const struct ParamTable *table,
-                   int parts) {
-    int64_t n_bytes = table->n_elems * (int64_t)sizeof(float);
-    *weights = (struct Weights){.be = be, .table = table, .parts = parts};
-    weights->master = be->memory_alloc(be, n_bytes);
-    weights->compute = be->act_dtype == DTYPE_F32
-                           ? (Act *)(void *)weights->master
-                           : be->memory_alloc(be, table->n_elems * dtype_bytes(be->act_dtype));
-    if (parts & WEIGHTS_GRAD) weights->grad = be->memory_alloc(be, n_bytes);
-    if (parts & WEIGHTS_MOMENTS) {
-        weights->adam_m = be->memory_alloc(be, n_bytes);
-        weights->adam_v = be->memory_alloc(be, n_bytes);
-    }
-    if (parts & WEIGHTS_EMA) weights->ema = be->memory_alloc(be, n_bytes);
-}
-
-void weights_free(struct Weights *weights) {
-    const struct Backend *be = weights->be;
-    if (!be) return;
-    if (!(weights->parts & WEIGHTS_GRAD)) weights->grad = NULL;
-    if ((void *)weights->compute != (void *)weights->master) be->memory_free(be, weights->compute);
-    float *buffers[] = {weights->master, weights->grad, weights->adam_m, weights->adam_v, weights->ema};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        if (buffers[i]) be->memory_free(be, buffers[i]);
-    *weights = (struct Weights){0};
-}
-
-int64_t weights_bytes(const struct Backend *be, const struct ParamTable *table, int parts) {
-    int64_t per_elem = (int64_t)sizeof(float);
-    if (be->act_dtype != DTYPE_F32) per_elem += dtype_bytes(be->act_dtype);
-    if (parts & WEIGHTS_GRAD) per_elem += (int64_t)sizeof(float);
-    if (parts & WEIGHTS_MOMENTS) per_elem += 2 * (int64_t)sizeof(float);
-    if (parts & WEIGHTS_EMA) per_elem += (int64_t)sizeof(float);
-    return table->n_elems * per_elem;
-}
-
-void weights_upload(struct Weights *weights, const float *host) {
-    const struct Backend *be = weights->be;
-    int64_t n_elems = weights->table->n_elems;
-    be->upload(be, weights->master, host, n_elems * (int64_t)sizeof(float));
-    be->weights_cast(be, weights->compute, weights->master, n_elems);
 }
 
 /* FNV-1a: a tensor's draws depend on its name, not on its place in the table. */
@@ -136,12 +114,16 @@ static double initial_value(const struct ParamDesc *param, uint64_t seed, uint64
     return draw(param, seed, hash, i);
 }
 
+void params_initial_values(const struct ParamTable *table, int param, uint64_t seed, int64_t begin,
+                           int64_t end, float *out) {
+    const struct ParamDesc *desc = &table->params[param];
+    uint64_t hash = name_hash(desc->name);
+    for (int64_t i = begin; i < end; i++) out[i - begin] = (float)initial_value(desc, seed, hash, i);
+}
+
 void params_initialise(const struct ParamTable *table, uint64_t seed, float *host) {
     memset(host, 0, (size_t)table->n_elems * sizeof *host);
-    for (int p = 0; p < table->n_params; p++) {
-        const struct ParamDesc *param = &table->params[p];
-        uint64_t hash = name_hash(param->name);
-        for (int64_t i = 0; i < param->n_elems; i++)
-            host[param->offset + i] = (float)initial_value(param, seed, hash, i);
-    }
+    for (int p = 0; p < table->n_params; p++)
+        params_initial_values(table, p, seed, 0, table->params[p].n_elems,
+                              host + table->params[p].offset);
 }

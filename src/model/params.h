@@ -1,13 +1,13 @@
-/* Parameters: what they are called and shaped (ParamTable), and where they lie (Weights).
+/* Parameters: what they are called and shaped, how a fresh network starts, and their order in flat
+ * buffers (weights.h has the buffers).
  *
- * The parameters of a network lie side by side in flat buffers, grouped into *units*: the embeddings,
- * each block, the head, the fusion.  A unit is what is reduced over ranks, sharded, gathered and saved.
- * Code that computes with a unit acquires it first and releases it after, in the order of need; when
- * nothing is sharded both are free. */
+ * They are grouped into *units*: the embeddings, each block, the head, the fusion.  A unit is what is
+ * reduced over ranks, sharded and gathered.  Within a unit those that operations read in float32 come
+ * first, for they are kept apart from those that products read. */
 #ifndef TMD_PARAMS_H
 #define TMD_PARAMS_H
 
-#include "kernels/backend.h"
+#include <stdint.h>
 
 enum { PARAM_MAX_DIMS = 5, PARAM_NAME_MAX = 64 };
 
@@ -24,7 +24,7 @@ struct ParamDesc {
     int n_dims;
     int64_t shape[PARAM_MAX_DIMS];
     int64_t n_elems;
-    int64_t offset; /* elements from the start of the flat buffer */
+    int64_t offset; /* elements from the start of the flat buffer; final once its unit is complete */
     int unit;
     int flags;
     enum ParamInit init;
@@ -34,6 +34,7 @@ struct ParamDesc {
 struct UnitDesc {
     char name[PARAM_NAME_MAX];
     int64_t offset, n_elems; /* of the flat buffer, gaps included */
+    int64_t n_f32;           /* of these, first, the tensors of PARAM_F32 */
     int first_param, n_params;
 };
 
@@ -53,68 +54,15 @@ int params_add(struct ParamTable *table, const char *name, int flags, enum Param
                double init_scale, const int64_t shape[PARAM_MAX_DIMS]);
 /* Index of the tensor of that name, or -1. */
 int params_find(const struct ParamTable *table, const char *name);
+/* Elements of the largest tensor. */
+int64_t params_largest(const struct ParamTable *table);
 void params_free(struct ParamTable *table);
 
-/* Called as units are used; any may be NULL. */
-struct UnitHooks {
-    void *context;
-    void (*acquire)(void *context, int unit);
-    void (*release)(void *context, int unit);
-    void (*grad_ready)(void *context, int unit); /* the unit's gradient of this step is complete */
-};
-
-/* One role's parameters in a backend's memory: flat buffers of table->n_elems elements.  Absent ones
- * are NULL: a frozen network has no gradients, a backend whose Act is float needs no copy. */
-struct Weights {
-    const struct Backend *be;
-    const struct ParamTable *table;
-    float *master; /* float32 */
-    Act *compute;  /* what products read; the master itself when Act is float32 */
-    float *grad, *adam_m, *adam_v, *ema;
-    int parts; /* which of these are its own, and freed with it */
-    struct UnitHooks hooks;
-};
-
-enum WeightsParts {
-    WEIGHTS_GRAD = 1,
-    WEIGHTS_MOMENTS = 2, /* adam_m, adam_v */
-    WEIGHTS_EMA = 4,
-    WEIGHTS_TRAINED = WEIGHTS_GRAD | WEIGHTS_MOMENTS
-};
-
-/* Allocates zeroed buffers. */
-void weights_alloc(struct Weights *weights, const struct Backend *be, const struct ParamTable *table,
-                   int parts);
-void weights_free(struct Weights *weights);
-/* Device bytes that weights_alloc takes. */
-int64_t weights_bytes(const struct Backend *be, const struct ParamTable *table, int parts);
-
-/* Fills host memory [table->n_elems] with fresh values: each tensor is a function of (seed, its name)
- * only. */
+/* out[i] = initial value of element begin + i of tensor `param`, i < end - begin.  Each is a function of
+ * (seed, the tensor's name, its place in the tensor) only. */
+void params_initial_values(const struct ParamTable *table, int param, uint64_t seed, int64_t begin,
+                           int64_t end, float *out);
+/* Fills host memory [table->n_elems] with all of them; gaps are 0. */
 void params_initialise(const struct ParamTable *table, uint64_t seed, float *host);
-/* Host [table->n_elems] -> master, and the compute copy. */
-void weights_upload(struct Weights *weights, const float *host);
-
-static inline void unit_acquire(const struct Weights *weights, int unit) {
-    if (weights->hooks.acquire) weights->hooks.acquire(weights->hooks.context, unit);
-}
-static inline void unit_release(const struct Weights *weights, int unit) {
-    if (weights->hooks.release) weights->hooks.release(weights->hooks.context, unit);
-}
-static inline void unit_grad_ready(const struct Weights *weights, int unit) {
-    if (weights->hooks.grad_ready) weights->hooks.grad_ready(weights->hooks.context, unit);
-}
-
-/* Addresses of tensor `param`, valid while its unit is acquired. */
-static inline const Act *weight_act(const struct Weights *weights, int param) {
-    return act_at(weights->be, weights->compute, weights->table->params[param].offset);
-}
-static inline const float *weight_f32(const struct Weights *weights, int param) {
-    return weights->master + weights->table->params[param].offset;
-}
-/* NULL when the network is frozen. */
-static inline float *weight_grad(const struct Weights *weights, int param) {
-    return weights->grad ? weights->grad + weights->table->params[param].offset : NULL;
-}
 
 #endif

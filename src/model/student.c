@@ -16,6 +16,7 @@ static struct BlockPass block_pass(const struct Student *s, int64_t batch, const
                               .weights = s->wan.weights,
                               .batch = batch,
                               .tokens = s->wan.geometry->tokens,
+                              .split = s->wan.geometry->split,
                               .cos_sin = s->wan.geometry->cos_sin,
                               .e0 = e0,
                               .context = context};
@@ -225,7 +226,7 @@ void flow_head_backward(const struct Student *s, struct MainFeatureGradients dm,
     struct BlockPassGradients want = {.de0 = de0, .dcontext = dm.dcontext};
     wan_stack_backward(&t->pass, s->wan.geometry, dtokens, c->num_layers, NULL, &t->stack, want, last,
                        arena);
-    unit_acquire(w, unit_flow_head(c));
+    unit_acquire_backward(w, unit_flow_head(c));
     if (s->config->fusion == FUSION_GATED)
         gated_backward(s, t->batch, dm_tokens, dtokens, de0, &t->fusion, arena);
     else

@@ -31,6 +31,7 @@ void wan_forward(const struct Wan *m, struct WanInputs in, float *velocity, cons
                                     .weights = w,
                                     .batch = in.batch,
                                     .tokens = m->geometry->tokens,
+                                    .split = m->geometry->split,
                                     .cos_sin = m->geometry->cos_sin,
                                     .e0 = e0,
                                     .context = context};
@@ -57,7 +58,7 @@ void wan_backward(const struct Wan *m, float *dx, const float *dvelocity, const 
                   const struct WanTape *tape, bool last, struct Arena *arena) {
     const struct ModelConfig *c = m->config;
     const struct Backend *be = m->weights->be;
-    bool trained = m->weights->grad != NULL;
+    bool trained = m->weights->trained;
     int64_t mark = arena_mark(arena), batch = tape->batch, n_context = batch * c->text_len * c->dim;
     Act *dtokens = arena_act(arena, token_elems(m, batch));
     float *de = NULL;

@@ -8,9 +8,24 @@ struct BlockContext { /* the names that every line below needs */
     int64_t block, dim, rows, text_rows;
     struct NormShape modulated, affine;
     struct QkNormShape qk_self, q_cross, k_cross;
+    const struct TokenSplit *split;
     struct AttentionShape self, cross;
     struct LinearShape square, qkv, kv, up, down;
 };
+
+/* Of the tokens here and all heads or, where they are split, of all tokens and the own heads, whose q,
+ * k and v lie side by side. */
+static struct AttentionShape self_shape(const struct BlockPass *pass) {
+    const struct ModelConfig *c = pass->config;
+    int64_t d = c->dim, heads = c->num_heads, head_dim = d / heads, tokens = pass->tokens;
+    if (!pass->split)
+        return (struct AttentionShape){pass->batch, heads, head_dim, tokens, tokens, d, d, 3 * d, d};
+    heads /= pass->split->n_parts;
+    d /= pass->split->n_parts;
+    tokens = pass->split->tokens;
+    return (struct AttentionShape){pass->batch, heads,  head_dim, tokens, tokens,
+                                   3 * d,       3 * d, 3 * d,    d};
+}
 
 static struct BlockContext block_context(const struct BlockPass *pass, int64_t block) {
     const struct ModelConfig *c = pass->config;
@@ -29,7 +44,8 @@ static struct BlockContext block_context(const struct BlockPass *pass, int64_t b
         .qk_self = {pass->batch, pass->tokens, d, c->num_heads, 3 * d, eps},
         .q_cross = {pass->batch, pass->tokens, d, c->num_heads, d, eps},
         .k_cross = {pass->batch, c->text_len, d, c->num_heads, 2 * d, eps},
-        .self = {pass->batch, c->num_heads, head_dim, pass->tokens, pass->tokens, d, d, 3 * d, d},
+        .split = pass->split,
+        .self = self_shape(pass),
         .cross = {pass->batch, c->num_heads, head_dim, pass->tokens, c->text_len, d, d, 2 * d, d},
         .square = {rows, d, d},
         .qkv = {rows, d, 3 * d},
@@ -49,14 +65,34 @@ static float *w_grad(const struct BlockContext *c, enum BlockParam which) {
     return weight_grad(c->w, block_param(c->block, which));
 }
 
+/* Of a tensor of self-attention, with its heads and tokens. */
+static int64_t heads_elems(const struct BlockContext *c) {
+    return c->self.batch * c->self.q_tokens * c->self.heads * c->self.head_dim;
+}
+
 static void attended_alloc(const struct BlockContext *c, struct Arena *arena,
                            struct BlockTape *tape) {
-    int64_t n = c->rows * c->dim, n_stats = c->rows * c->self.heads;
+    int64_t n = c->rows * c->dim;
     tape->self.out = arena_act(arena, n);
-    tape->self.lse = arena_f32(arena, n_stats);
+    tape->self.of_heads = c->split ? arena_act(arena, heads_elems(c)) : tape->self.out;
+    tape->self.lse = arena_f32(arena, c->self.batch * c->self.q_tokens * c->self.heads);
     tape->cross.out = arena_act(arena, n);
-    tape->cross.lse = arena_f32(arena, n_stats);
+    tape->cross.lse = arena_f32(arena, c->rows * c->cross.heads);
     tape->attended = arena_mark(arena);
+}
+
+/* What self-attention reads. */
+static void attending_alloc(const struct BlockContext *c, struct Arena *arena,
+                            struct BlockTape *tape) {
+    if (c->split) {
+        tape->self.q = arena_act(arena, 3 * heads_elems(c));
+        tape->self.k = act_at(c->be, tape->self.q, c->self.o_stride);
+        tape->self.v = act_at(c->be, tape->self.q, 2 * c->self.o_stride);
+    } else {
+        tape->self.q = arena_act(arena, c->rows * c->dim);
+        tape->self.k = arena_act(arena, c->rows * c->dim);
+        tape->self.v = act_at(c->be, tape->self.qkv, 2 * c->dim);
+    }
 }
 
 /* All but the results of the attentions.  `x`: where the residuals are summed in place, or NULL. */
@@ -73,8 +109,7 @@ static void rest_alloc(const struct BlockContext *c, struct Arena *arena, Act *x
     for (int i = 0; i < 3; i++) *h[i] = arena_act(arena, n);
     for (int i = 0; i < 9; i++) *stats[i] = arena_f32(arena, c->rows);
     tape->self.qkv = arena_act(arena, 3 * n);
-    tape->self.q = arena_act(arena, n);
-    tape->self.k = arena_act(arena, n);
+    attending_alloc(c, arena, tape);
     tape->self.projected = arena_act(arena, n);
     tape->cross.q_raw = arena_act(arena, n);
     tape->cross.q = arena_act(arena, n);
@@ -91,18 +126,39 @@ static float *chunk(const struct BlockContext *c, float *modulation, enum Modula
     return modulation ? modulation + which * c->dim : NULL;
 }
 
+/* From the raw q, k, v in `qkv` to `out`. */
+static void self_attend(const struct BlockContext *c, const float *cos_sin, bool attended,
+                        struct BlockTape *t, struct Arena *arena) {
+    const struct Backend *be = c->be;
+    int64_t mark = arena_mark(arena), n = c->rows * c->dim;
+    Act *raw_q = t->self.qkv, *raw_k = act_at(be, raw_q, c->dim);
+    Act *q = c->split ? arena_act(arena, n) : t->self.q;
+    Act *k = c->split ? arena_act(arena, n) : t->self.k;
+    be->qk_norm_forward(be, q, t->self.rstd_q, raw_q, w_f32(c, SELF_NORM_Q), cos_sin, c->qk_self);
+    be->qk_norm_forward(be, k, t->self.rstd_k, raw_k, w_f32(c, SELF_NORM_K), cos_sin, c->qk_self);
+    if (c->split) {
+        const struct TokenStream qkv[] = {
+            {q, c->dim}, {k, c->dim}, {act_at(be, raw_q, 2 * c->dim), 3 * c->dim}};
+        token_split_to_heads(c->split, t->self.q, qkv, 3, c->self.batch, c->dim, arena);
+    }
+    if (!attended) {
+        be->attention_forward(be, t->self.of_heads, t->self.lse, t->self.q, t->self.k, t->self.v,
+                              c->self);
+        if (c->split)
+            token_split_to_tokens(c->split, &(struct TokenStream){t->self.out, c->dim}, 1,
+                                  t->self.of_heads, c->self.batch, c->dim, arena);
+    }
+    arena_release(arena, mark);
+}
+
 static void self_attention_forward(const struct BlockContext *c, const float *cos_sin,
-                                   bool attended, struct BlockTape *t) {
+                                   bool attended, struct BlockTape *t, struct Arena *arena) {
     const struct Backend *be = c->be;
     be->layer_norm_forward(be, t->norm1.h, t->norm1.mean, t->norm1.rstd, t->x,
                            chunk(c, t->modulation, SCALE1), chunk(c, t->modulation, SHIFT1),
                            c->modulated);
     be->linear_forward(be, t->self.qkv, t->norm1.h, w_act(c, SELF_Q_W), w_act(c, SELF_Q_B), c->qkv);
-    const Act *q = t->self.qkv, *k = act_at(be, q, c->dim), *v = act_at(be, q, 2 * c->dim);
-    be->qk_norm_forward(be, t->self.q, t->self.rstd_q, q, w_f32(c, SELF_NORM_Q), cos_sin, c->qk_self);
-    be->qk_norm_forward(be, t->self.k, t->self.rstd_k, k, w_f32(c, SELF_NORM_K), cos_sin, c->qk_self);
-    if (!attended)
-        be->attention_forward(be, t->self.out, t->self.lse, t->self.q, t->self.k, v, c->self);
+    self_attend(c, cos_sin, attended, t, arena);
     be->linear_forward(be, t->self.projected, t->self.out, w_act(c, SELF_O_W), w_act(c, SELF_O_B),
                        c->square);
     /* with each residual comes the norm that the next part reads */
@@ -144,11 +200,11 @@ static void ffn_forward(const struct BlockContext *c, Act *x_out, struct BlockTa
 /* From tape->x and, if `attended`, the results of the attentions to all of the tape, and to x_out
  * unless that is NULL. */
 static void block_compute(const struct BlockContext *c, const struct BlockPass *pass, bool attended,
-                          Act *x_out, struct BlockTape *tape) {
+                          Act *x_out, struct BlockTape *tape, struct Arena *arena) {
     unit_acquire(c->w, unit_of_block(c->block));
     c->be->rows_add(c->be, tape->modulation, pass->e0, MODULATION_CHUNKS * c->dim,
                     w_f32(c, BLOCK_MODULATION), pass->batch, MODULATION_CHUNKS * c->dim);
-    self_attention_forward(c, pass->cos_sin, attended, tape);
+    self_attention_forward(c, pass->cos_sin, attended, tape, arena);
     cross_attention_forward(c, pass->context, attended, tape);
     ffn_forward(c, x_out, tape);
     unit_release(c->w, unit_of_block(c->block));
@@ -160,7 +216,7 @@ void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, 
     tape->x = x;
     attended_alloc(&c, arena, tape);
     rest_alloc(&c, arena, x_out == x ? x_out : NULL, tape);
-    block_compute(&c, pass, false, x_out, tape);
+    block_compute(&c, pass, false, x_out, tape, arena);
 }
 
 void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
@@ -169,13 +225,13 @@ void wan_block_again(const struct BlockPass *pass, int64_t block, const struct B
     *tape = *kept;
     if (!attended) attended_alloc(&c, arena, tape);
     rest_alloc(&c, arena, NULL, tape);
-    block_compute(&c, pass, attended, NULL, tape);
+    block_compute(&c, pass, attended, NULL, tape, arena);
 }
 
 /* y = x W^T + b on the way back: parameter gradients where there are any. */
 static void linear_params(const struct BlockContext *c, enum BlockParam w, enum BlockParam b,
                           const Act *x, const Act *dy, struct LinearShape shape) {
-    if (c->w->grad)
+    if (c->w->trained)
         c->be->linear_backward_params(c->be, w_grad(c, w), w_grad(c, b), x, dy, shape);
 }
 
@@ -201,7 +257,7 @@ static void cross_attention_backward(const struct BlockContext *c, Act *dx, cons
     const struct Backend *be = c->be;
     int64_t mark = arena_mark(arena), n = c->rows * c->dim;
     Act *dout = arena_act(arena, n), *dq = arena_act(arena, n), *dq_raw = arena_act(arena, n);
-    bool text = dcontext || c->w->grad; /* a frozen block needs nothing of its text's side */
+    bool text = dcontext || c->w->trained; /* a frozen block needs nothing of its text's side */
     Act *dk = text ? arena_act(arena, c->text_rows * c->dim) : NULL;
     Act *dkv = text ? arena_act(arena, 2 * c->text_rows * c->dim) : NULL;
     const Act *v = act_at(be, t->cross.kv, c->dim);
@@ -225,6 +281,27 @@ static void cross_attention_backward(const struct BlockContext *c, Act *dx, cons
     arena_release(arena, mark);
 }
 
+/* From the gradient of `out` to those of q and k (after the norms) and v; the latter strided as v is. */
+static void self_attend_backward(const struct BlockContext *c, Act *dq, Act *dk, Act *dv, Act *dout,
+                                 const struct BlockTape *t, struct Arena *arena) {
+    const struct Backend *be = c->be;
+    if (!c->split) {
+        be->attention_backward(be, dq, dk, dv, dout, t->self.of_heads, t->self.lse, t->self.q,
+                               t->self.k, t->self.v, c->self);
+        return;
+    }
+    int64_t mark = arena_mark(arena), slice = c->self.o_stride;
+    Act *dof_heads = arena_act(arena, heads_elems(c)), *dheads = arena_act(arena, 3 * heads_elems(c));
+    token_split_to_heads(c->split, dof_heads, &(struct TokenStream){dout, c->dim}, 1, c->self.batch,
+                         c->dim, arena);
+    be->attention_backward(be, dheads, act_at(be, dheads, slice), act_at(be, dheads, 2 * slice),
+                           dof_heads, t->self.of_heads, t->self.lse, t->self.q, t->self.k, t->self.v,
+                           c->self);
+    const struct TokenStream dqkv[] = {{dq, c->dim}, {dk, c->dim}, {dv, 3 * c->dim}};
+    token_split_to_tokens(c->split, dqkv, 3, dheads, c->self.batch, c->dim, arena);
+    arena_release(arena, mark);
+}
+
 static void self_attention_backward(const struct BlockContext *c, const float *cos_sin, Act *dx,
                                     float *dmodulation, const struct BlockTape *t,
                                     struct Arena *arena) {
@@ -232,14 +309,13 @@ static void self_attention_backward(const struct BlockContext *c, const float *c
     int64_t mark = arena_mark(arena), n = c->rows * c->dim;
     Act *dprojected = arena_act(arena, n), *dout = arena_act(arena, n);
     Act *dq = arena_act(arena, n), *dk = arena_act(arena, n), *dqkv = arena_act(arena, 3 * n);
-    const Act *q = t->self.qkv, *k = act_at(be, q, c->dim), *v = act_at(be, q, 2 * c->dim);
+    const Act *q = t->self.qkv, *k = act_at(be, q, c->dim);
 
     be->gate_backward(be, dprojected, chunk(c, dmodulation, GATE1), dx, t->self.projected,
                       chunk(c, t->modulation, GATE1), c->modulated);
     linear_params(c, SELF_O_W, SELF_O_B, t->self.out, dprojected, c->square);
     be->linear_backward_input(be, dout, dprojected, w_act(c, SELF_O_W), c->square, false);
-    be->attention_backward(be, dq, dk, act_at(be, dqkv, 2 * c->dim), dout, t->self.out, t->self.lse,
-                           t->self.q, t->self.k, v, c->self);
+    self_attend_backward(c, dq, dk, act_at(be, dqkv, 2 * c->dim), dout, t, arena);
     be->qk_norm_backward(be, dqkv, w_grad(c, SELF_NORM_Q), dq, q, t->self.rstd_q,
                          w_f32(c, SELF_NORM_Q), cos_sin, c->qk_self);
     be->qk_norm_backward(be, act_at(be, dqkv, c->dim), w_grad(c, SELF_NORM_K), dk, k, t->self.rstd_k,
@@ -257,9 +333,9 @@ void wan_block_backward(const struct BlockPass *pass, int64_t block, Act *dx,
                         struct Arena *arena) {
     struct BlockContext c = block_context(pass, block);
     int64_t mark = arena_mark(arena), n_modulation = pass->batch * MODULATION_CHUNKS * c.dim;
-    bool modulated = c.w->grad || want.de0;
+    bool modulated = c.w->trained || want.de0;
     float *dmodulation = modulated ? arena_f32(arena, n_modulation) : NULL;
-    unit_acquire(c.w, unit_of_block(block));
+    unit_acquire_backward(c.w, unit_of_block(block));
     if (modulated) c.be->zero(c.be, dmodulation, n_modulation * (int64_t)sizeof(float));
 
     ffn_backward(&c, dx, dmodulation, tape, arena);

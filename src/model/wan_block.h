@@ -10,7 +10,7 @@
 #ifndef TMD_WAN_BLOCK_H
 #define TMD_WAN_BLOCK_H
 
-#include "kernels/arena.h"
+#include "model/token_split.h"
 #include "model/wan_params.h"
 
 /* What all blocks of one pass share; x is [batch, tokens, dim]. */
@@ -18,7 +18,8 @@ struct BlockPass {
     const struct ModelConfig *config;
     const struct Weights *weights;
     int64_t batch, tokens;
-    const float *cos_sin; /* [tokens, head_dim / 2, 2] */
+    const struct TokenSplit *split; /* of which these tokens are a part; NULL: they are all */
+    const float *cos_sin;           /* [tokens, head_dim / 2, 2] */
     const float *e0;      /* projected time [batch, 6, dim] */
     const Act *context;   /* embedded text [batch, text_len, dim] */
 };
@@ -29,8 +30,11 @@ struct BlockPassGradients {
     Act *dcontext; /* [batch, text_len, dim], accumulates */
 };
 
-/* What forward saves for backward; all but x in the arena.  The results of both attentions, each
- * `out` and `lse`, lie first: a caller who releases the arena to the mark `attended` keeps them. */
+/* What forward saves for backward; all but x in the arena.  The results of both attentions, `out` and
+ * `lse` (and `of_heads`), lie first: a caller who releases the arena to the mark `attended` keeps them.
+ *
+ * Self-attention of tokens that are split reads q, k, v and gives of_heads for all tokens and the own
+ * heads; `out` is that of the own tokens again.  Else of_heads is `out`. */
 struct BlockTape {
     const Act *x;
     int64_t attended; /* a mark of the arena */
@@ -42,7 +46,8 @@ struct BlockTape {
     } norm1, norm3, norm2;
     struct {
         Act *qkv; /* [rows, 3 dim] before the norms */
-        Act *q, *k, *out, *projected;
+        Act *q, *k, *v; /* what attention reads, rows apart as its shape says */
+        Act *of_heads, *out, *projected;
         float *rstd_q, *rstd_k, *lse;
     } self;
     struct {

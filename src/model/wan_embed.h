@@ -10,18 +10,25 @@
 #ifndef TMD_WAN_EMBED_H
 #define TMD_WAN_EMBED_H
 
-#include "kernels/arena.h"
+#include "model/token_split.h"
 #include "model/wan_params.h"
 
 /* Sizes that follow from the model and the latent's shape, and the rotary table. */
 struct WanGeometry {
     struct VideoShape video;
-    int64_t grid[3], tokens; /* tokens per sample = product of the grid */
-    float *cos_sin;          /* device [tokens, head_dim / 2, 2] */
+    int64_t grid[3];                /* the product: tokens of a whole sample */
+    const struct TokenSplit *split; /* NULL: all of them are computed here */
+    int64_t tokens;                 /* of a sample, computed here */
+    float *cos_sin;                 /* device [tokens, head_dim / 2, 2] */
 };
 void wan_geometry_init(struct WanGeometry *geometry, const struct Backend *be,
                        const struct ModelConfig *config, struct VideoShape video);
 void wan_geometry_free(struct WanGeometry *geometry, const struct Backend *be);
+/* The part of `whole` that `split` names, whose table it borrows: not to be freed.  split->tokens must
+ * be those of `whole`; the split must outlive the geometry. */
+struct WanGeometry wan_geometry_part(const struct WanGeometry *whole,
+                                     const struct ModelConfig *config,
+                                     const struct TokenSplit *split);
 
 /* Elements of a batch of latent videos with `channels` channels. */
 static inline int64_t video_elems(struct VideoShape v, int64_t channels) {

@@ -32,7 +32,9 @@ void wan_head_forward(const struct ModelConfig *c, const struct Weights *w,
                            head_norm(c, g, batch));
     be->linear_forward(be, patches, tape->h, weight_act(w, head_param(c, HEAD_W)),
                        weight_act(w, head_param(c, HEAD_B)), shape);
-    be->patches_scatter(be, velocity, patches, wan_patch_shape(c, g->video, batch, c->out_dim, true));
+    be->patches_scatter(be, velocity,
+                        token_rows_gather(g->split, patches, batch, shape.n_out, arena),
+                        wan_patch_shape(c, g->video, batch, c->out_dim, true));
     unit_release(w, unit_head(c));
     arena_release(arena, mark);
 }
@@ -44,13 +46,15 @@ void wan_head_backward(const struct ModelConfig *c, const struct Weights *w,
     struct LinearShape shape = head_linear(c, g, batch);
     int64_t mark = arena_mark(arena), n_bytes = batch * c->dim * (int64_t)sizeof(float);
     Act *dpatches = arena_act(arena, shape.rows * shape.n_out);
+    Act *all = token_rows_to_cut(g->split, dpatches, batch, shape.n_out, arena);
     Act *dh = arena_act(arena, shape.rows * c->dim);
-    float *dshift = w->grad ? arena_f32(arena, batch * c->dim) : NULL;
-    float *dscale = w->grad ? arena_f32(arena, batch * c->dim) : NULL;
-    unit_acquire(w, unit_head(c));
-    be->patches_gather(be, dpatches, dvelocity, wan_patch_shape(c, g->video, batch, c->out_dim, true));
+    float *dshift = w->trained ? arena_f32(arena, batch * c->dim) : NULL;
+    float *dscale = w->trained ? arena_f32(arena, batch * c->dim) : NULL;
+    unit_acquire_backward(w, unit_head(c));
+    be->patches_gather(be, all, dvelocity, wan_patch_shape(c, g->video, batch, c->out_dim, true));
+    token_rows_cut(g->split, dpatches, all, batch, shape.n_out, be);
     be->linear_backward_input(be, dh, dpatches, weight_act(w, head_param(c, HEAD_W)), shape, false);
-    if (w->grad) {
+    if (w->trained) {
         be->linear_backward_params(be, weight_grad(w, head_param(c, HEAD_W)),
                                    weight_grad(w, head_param(c, HEAD_B)), tape->h, dpatches, shape);
         be->zero(be, dshift, n_bytes);
@@ -58,7 +62,7 @@ void wan_head_backward(const struct ModelConfig *c, const struct Weights *w,
     }
     be->layer_norm_backward(be, dx, dscale, dshift, dh, tape->x, tape->mean, tape->rstd, tape->scale,
                             head_norm(c, g, batch), false);
-    if (w->grad) {
+    if (w->trained) {
         float *dmodulation = weight_grad(w, head_param(c, HEAD_MODULATION));
         be->rows_add_backward(be, de, c->dim, dmodulation, dshift, batch, c->dim);
         be->rows_add_backward(be, de, c->dim, dmodulation + c->dim, dscale, batch, c->dim);

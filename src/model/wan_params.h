@@ -7,7 +7,7 @@
 #define TMD_WAN_PARAMS_H
 
 #include "model/model_config.h"
-#include "model/params.h"
+#include "model/weights.h"
 
 /* Indices of the first unit's tensors. */
 enum EmbeddingParam {

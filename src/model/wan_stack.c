@@ -9,11 +9,16 @@ static struct PatchShape tap_shape(const struct BlockPass *pass, const struct Wa
 }
 
 static void hand_out(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
-                     const Act *tokens, const struct Taps *taps) {
-    for (int k = 0; taps && k < taps->blocks->n; k++)
-        if (taps->blocks->items[k] == block)
-            pass->weights->be->act_patches_scatter(pass->weights->be, taps->videos[k], tokens,
-                                                   tap_shape(pass, g));
+                     const Act *tokens, const struct Taps *taps, struct Arena *arena) {
+    const struct Backend *be = pass->weights->be;
+    int64_t mark = arena_mark(arena);
+    for (int k = 0; taps && k < taps->blocks->n; k++) {
+        if (taps->blocks->items[k] != block) continue;
+        const Act *all =
+            token_rows_gather(g->split, tokens, pass->batch, pass->config->dim, arena);
+        be->act_patches_scatter(be, taps->videos[k], all, tap_shape(pass, g));
+    }
+    arena_release(arena, mark);
 }
 
 /* The arguments of wan_stack_forward, for a function that gets one pointer. */
@@ -43,15 +48,16 @@ static void forward_blocks(void *context) {
                 arena_release(run->arena, tape->keep == KEEP_ATTENTION ? block->attended : mark);
             x = out;
         }
-        hand_out(pass, run->geometry, i, x, run->taps);
+        hand_out(pass, run->geometry, i, x, run->taps, run->arena);
     }
     run->out = x;
 }
 
 /* A pass of which nothing is kept finds the same memory each time it comes: what it needs of the
- * arena it gives back.  With hooks, weights come and go instead of staying where they are. */
+ * arena it gives back.  With hooks, weights come and go instead of staying where they are; and what
+ * parts exchange, nobody else could do for them. */
 static bool comes_often(const struct BlockPass *pass, enum Keep keep) {
-    return keep == KEEP_NOTHING && !pass->weights->hooks.acquire;
+    return keep == KEEP_NOTHING && !pass->weights->hooks.acquire && !pass->split;
 }
 
 Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g, Act *x,
@@ -79,7 +85,9 @@ static void take_back(const struct BlockPass *pass, const struct WanGeometry *g,
     for (int k = 0; dtaps && k < dtaps->blocks->n; k++) {
         if (dtaps->blocks->items[k] != block) continue;
         Act *dtokens = arena_act(arena, n);
-        be->act_patches_gather(be, dtokens, dtaps->videos[k], tap_shape(pass, g));
+        Act *all = token_rows_to_cut(g->split, dtokens, pass->batch, pass->config->dim, arena);
+        be->act_patches_gather(be, all, dtaps->videos[k], tap_shape(pass, g));
+        token_rows_cut(g->split, dtokens, all, pass->batch, pass->config->dim, be);
         be->act_add(be, dx, dx, dtokens, n);
     }
     arena_release(arena, mark);
@@ -102,6 +110,6 @@ void wan_stack_backward(const struct BlockPass *pass, const struct WanGeometry *
             wan_block_backward(pass, i, dx, block, want, arena);
             arena_release(arena, mark);
         }
-        if (last && pass->weights->grad) unit_grad_ready(pass->weights, unit_of_block(i));
+        if (last && pass->weights->trained) unit_grad_ready(pass->weights, unit_of_block(i));
     }
 }

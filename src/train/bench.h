@@ -17,11 +17,11 @@
 #include "kernels/op_cost.h"
 #include "train/networks.h"
 
-/* The same device three times: what most rows are about; products by the library's first suggestion
- * instead of the fastest measured; libraries bound to give the same bits.  On the CPU they do not
- * differ. */
+/* The same device four times: what most rows are about; products by the library's first suggestion
+ * instead of the fastest measured; libraries bound to give the same bits; attention by the best of
+ * all plans that the library has.  On the CPU they do not differ. */
 struct BenchBackends {
-    struct Backend *be, *first_suggestion, *deterministic;
+    struct Backend *be, *first_suggestion, *deterministic, *every_plan;
 };
 
 /* What operations are measured at: a model's layers over a batch of latents. */
@@ -122,8 +122,8 @@ struct OpTally bench_product(struct BenchReport *report, const struct Backend *b
 double bench_layers(struct BenchReport *report, const struct BenchBackends *backends,
                     const struct BenchSize *size);
 
-/* A block's attentions, to itself and to text, forward and backward, then deterministic.  Returns
- * the seconds of the four. */
+/* A block's attentions, to itself and to text, forward and backward, and how near they come to the
+ * best of all plans; then deterministic.  Returns the seconds of the four. */
 double bench_attention(struct BenchReport *report, const struct BenchBackends *backends,
                        const struct BenchSize *size);
 

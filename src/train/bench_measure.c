@@ -103,12 +103,25 @@ void bench_operands_free(struct BenchOperands *operands) {
     operands->n_items = 0;
 }
 
+static void fill_small(const struct Backend *be, float *values, int64_t n_elems) {
+    be->normal_fill(be, values, 1, 0, 0, 1, n_elems);
+    be->scale_f32(be, values, 0.02, n_elems);
+}
+
 void bench_random_weights(struct Weights *weights) {
     const struct Backend *be = weights->be;
-    int64_t n_elems = weights->table->n_elems;
-    be->normal_fill(be, weights->master, 1, 0, 0, 1, n_elems);
-    be->scale_f32(be, weights->master, 0.02, n_elems);
-    be->weights_cast(be, weights->compute, weights->master, n_elems);
+    fill_small(be, weights->master, weights->n_elems);
+    if (weights->parts & WEIGHTS_MOMENTS) {
+        weights_refresh(weights);
+        return;
+    }
+    for (int unit = 0; unit < weights->table->n_units; unit++) {
+        const struct PieceSlice *piece = &weights->pieces[unit][PIECE_ACT];
+        float *values = be->memory_alloc(be, piece->n_slice * (int64_t)sizeof *values);
+        fill_small(be, values, piece->n_slice);
+        be->act_from_f32(be, act_at(be, weights->compute, piece->at), values, piece->n_slice);
+        be->memory_free(be, values);
+    }
 }
 
 int64_t bench_tokens(const struct BenchSize *size) {

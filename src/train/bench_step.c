@@ -25,6 +25,7 @@ enum { MAX_ITERATIONS = 200 };
 struct StepBench {
     struct Backend *meter;
     struct Comm *alone;
+    struct Parallel parallel;
     struct Learner learner;
     float *host_video, *host_text;
     int64_t *host_samples;
@@ -33,6 +34,7 @@ struct StepBench {
     double seconds[BENCH_PHASES][MAX_ITERATIONS];
     struct OpTally phases[BENCH_PHASES]; /* of all n together */
     double op_seconds[OP_COUNT][MAX_ITERATIONS];
+    struct LearnedRegions learned; /* launched: by these n iterations */
 };
 
 static float *random_host(int64_t n_elems) {
@@ -49,11 +51,14 @@ static struct StepBench *step_bench_create(const struct Backend *be, const struc
     int64_t batch = config->train.micro_batch;
     int64_t n_text = batch * config->model.text_len * config->model.text_dim;
     b->meter = backend_meter_create(be);
-    b->alone = comm_self_create();
+    b->alone = comm_self_create(be);
     b->host_video = random_host(batch * video_elems(video, config->model.in_dim));
     b->host_text = random_host(n_text);
     b->host_samples = xcalloc((size_t)batch * sizeof *b->host_samples);
-    learner_init(&b->learner, config, b->meter, b->alone, video, batch, b->host_text, arena_bytes);
+    struct RankGrid grid = rank_grid_alone();
+    parallel_open(&b->parallel, &grid, b->alone);
+    learner_init(&b->learner, config, b->meter, &b->parallel, video, batch, b->host_text,
+                 arena_bytes);
     struct Networks *nets = &b->learner.nets;
     for (int role = 0; role < ROLE_COUNT; role++)
         if (nets->plan.present[role]) bench_random_weights(&nets->weights[role]);
@@ -65,6 +70,7 @@ static void step_bench_destroy(struct StepBench *b) {
     free(b->host_samples);
     free(b->host_text);
     free(b->host_video);
+    parallel_close(&b->parallel);
     b->alone->destroy(b->alone);
     b->meter->destroy(b->meter);
     free(b);
@@ -144,9 +150,12 @@ static void measure_kind(struct StepBench *b, enum StepKind kind, double seconds
     for (int i = 0; i < WARM_UP; i++) iterate(b, kind);
     b->n = 0;
     memset(b->phases, 0, sizeof b->phases);
+    int64_t launched_before = b->meter->learned(b->meter).n_launches;
     double begin = wall_seconds();
     while (b->n < MAX_ITERATIONS && (b->n < AT_LEAST || wall_seconds() - begin < seconds))
         iterate(b, kind);
+    b->learned = b->meter->learned(b->meter);
+    b->learned.n_launches -= launched_before;
     iterate_again(b, kind);
 }
 
@@ -185,6 +194,17 @@ static void report_operations(struct BenchReport *report, struct StepBench *b) {
     for (int i = 0; i < n_rows; i++) bench_row(report, op_name(rows[i].op), rows[i].tally);
 }
 
+/* Nothing where the backend learns no regions. */
+static void report_learned(struct BenchReport *report, const struct StepBench *b) {
+    char text[128];
+    const struct LearnedRegions *learned = &b->learned;
+    if (!learned->n_kept) return;
+    snprintf(text, sizeof text, "graphs: %d kept, in %.2f MB; %.1f launches an iteration",
+             learned->n_kept, 1e-6 * (double)learned->n_bytes,
+             (double)learned->n_launches / (double)b->n);
+    bench_note(report, text);
+}
+
 /* Returns the seconds of an iteration. */
 static double report_phases(struct BenchReport *report, struct StepBench *b, enum StepKind kind) {
     const struct Learner *l = &b->learner;
@@ -200,12 +220,14 @@ static double report_phases(struct BenchReport *report, struct StepBench *b, enu
         whole = row.seconds;
     }
     bench_utilisation(report, model_flops(b, kind), whole, 0.47);
+    report_learned(report, b);
     return whole;
 }
 
 static int64_t planned_bytes(const struct Config *config, struct VideoShape video,
                              enum Dtype act_dtype) {
-    struct MemoryPlan plan = memory_plan_make(config, video, config->train.micro_batch, act_dtype);
+    struct RankGrid alone = rank_grid_alone();
+    struct MemoryPlan plan = memory_plan_make(config, video, &alone, act_dtype);
     return memory_plan_total(&plan);
 }
 
@@ -238,8 +260,8 @@ static double bench_kinds(struct BenchReport *report, const struct Backend *be,
                           const struct Config *config, struct VideoShape video, int n_kinds,
                           bool operations) {
     int64_t free_before = be->memory_available(be);
-    struct MemoryPlan plan =
-        memory_plan_make(config, video, config->train.micro_batch, be->act_dtype);
+    struct RankGrid alone = rank_grid_alone();
+    struct MemoryPlan plan = memory_plan_make(config, video, &alone, be->act_dtype);
     struct StepBench *b = step_bench_create(be, config, video, plan.step);
     double first = 0.0;
     for (int k = 0; k < n_kinds; k++) {

@@ -124,19 +124,22 @@ static struct BackendChoice choose_backend(const struct BenchFlags *flags,
 }
 
 static void close_backends(const struct BenchBackends *backends) {
-    struct Backend *all[] = {backends->be, backends->first_suggestion, backends->deterministic};
-    for (int i = 0; i < 3; i++)
+    struct Backend *all[] = {backends->be, backends->first_suggestion, backends->deterministic,
+                             backends->every_plan};
+    for (int i = 0; i < 4; i++)
         if (all[i]) all[i]->destroy(all[i]);
 }
 
 static bool open_backends(struct BenchBackends *backends, struct BackendChoice choice,
                           struct Error *err) {
-    struct BackendChoice suggestion = choice, deterministic = choice;
+    struct BackendChoice suggestion = choice, deterministic = choice, every_plan = choice;
     suggestion.tune_gemm = false;
     deterministic.deterministic = true;
+    every_plan.every_plan = true;
     return backend_open(choice, 0, &backends->be, err) &&
            backend_open(suggestion, 0, &backends->first_suggestion, err) &&
-           backend_open(deterministic, 0, &backends->deterministic, err);
+           backend_open(deterministic, 0, &backends->deterministic, err) &&
+           backend_open(every_plan, 0, &backends->every_plan, err);
 }
 
 static bool bench_on(const struct BenchFlags *flags, const struct BenchBackends *backends,

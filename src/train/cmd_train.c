@@ -27,7 +27,8 @@ int cmd_train(int argc, char **argv) {
     int exit_code;
     if (!args_begin(&train_table, argc, argv, NULL, &operands, &exit_code)) return exit_code;
 
-    struct Comm *comm = comm_create();
+    struct Comm *comm = comm_create(&err);
+    if (!comm) return error_report(&err);
     bool ok = read_config(&config, &operands, &err);
     if (comm_agree(comm, ok, &err, &exit_code)) {
         if (trainer_open(&trainer, &config, comm, &exit_code)) exit_code = trainer_run(&trainer);

@@ -1,11 +1,17 @@
 /* Ranks with a CUDA device each.
  *
- * Sums run on a stream of their own, beside the computation that goes on.  Two fences keep them in
- * order: a sum begins when what was enqueued before it on the backend's stream is done, and the
- * backend's stream goes on behind sums_finish when all sums are.
+ * Operations run on a stream of their own, beside the computation that goes on.  Two fences keep
+ * them in order: an operation begins when what was enqueued before it on the backend's stream is
+ * done, and the backend's stream goes on behind `wait` when the event behind the ticket's operation
+ * has come.  Events are a ring: where a ticket's has been taken by a later one, that is waited for.
  *
- * A rank that dies leaves the others waiting inside a sum.  So the host does not wait blindly: it polls,
- * and NCCL's word that something broke aborts the communicator and ends every rank. */
+ * Communicators that are split from each other share the stream.  NCCL's kernels wait for their
+ * peers, so that two on different streams, which two devices begin in different orders, could wait
+ * for ever.
+ *
+ * A rank that dies leaves the others waiting inside an operation.  So `finish` does not wait
+ * blindly: it polls, and NCCL's word that something broke aborts the communicators and ends every
+ * rank. */
 #include "train/comm_nccl.h"
 
 #include <cuda_runtime.h>
@@ -16,19 +22,30 @@
 
 #include "kernels/cuda/backend_cuda.h"
 
-struct NcclState {
-    struct Comm *host;
-    ncclComm_t nccl;
-    cudaStream_t compute, stream; /* the backend's; the sums' */
-    cudaEvent_t computed, summed;
+/* What split communicators share. */
+struct NcclDevice {
+    const struct Backend *be;
+    cudaStream_t compute, stream; /* the backend's; the operations' */
+    cudaEvent_t computed;
+    struct NcclState *first; /* of all that are alive */
 };
 
-#define NCCL_CALL(state, call)                                                                     \
+struct NcclState {
+    struct Comm *host;  /* of the same ranks */
+    bool made_by_split; /* together with its host */
+    ncclComm_t nccl;
+    struct NcclDevice *device;
+    cudaEvent_t done[COMM_TICKETS]; /* of ticket t: done[t % COMM_TICKETS] */
+    struct NcclState *next;
+};
+
+/* `nccl`: whose last error says more; NULL before there is one. */
+#define NCCL_CALL(nccl, call)                                                                      \
     do {                                                                                           \
         ncclResult_t nccl_status_ = (call);                                                        \
         if (nccl_status_ != ncclSuccess && nccl_status_ != ncclInProgress)                         \
             fatal_at(__FILE__, __LINE__, #call, "%s: %s", ncclGetErrorString(nccl_status_),        \
-                     ncclGetLastError((state)->nccl));                                             \
+                     ncclGetLastError(nccl));                                                      \
     } while (0)
 
 #define DEVICE_CALL(call)                                                                          \
@@ -37,36 +54,103 @@ struct NcclState {
         TMD_CHECK(cuda_status_ == cudaSuccess, "%s", cudaGetErrorString(cuda_status_));            \
     } while (0)
 
-static void nccl_sum_start(struct Comm *comm, float *buffer, int64_t n_elems) {
+/* ---- operations ---- */
+
+/* Before and behind each. */
+static struct NcclState *begin(struct Comm *comm) {
     struct NcclState *state = comm->state;
-    DEVICE_CALL(cudaEventRecord(state->computed, state->compute));
-    DEVICE_CALL(cudaStreamWaitEvent(state->stream, state->computed, 0));
-    NCCL_CALL(state, ncclAllReduce(buffer, buffer, (size_t)n_elems, ncclFloat, ncclSum, state->nccl,
-                                   state->stream));
+    struct NcclDevice *device = state->device;
+    DEVICE_CALL(cudaEventRecord(device->computed, device->compute));
+    DEVICE_CALL(cudaStreamWaitEvent(device->stream, device->computed, 0));
+    return state;
 }
 
-static void stop_if_broken(struct NcclState *state) {
-    ncclResult_t status = ncclSuccess;
-    NCCL_CALL(state, ncclCommGetAsyncError(state->nccl, &status));
-    if (status == ncclSuccess || status == ncclInProgress) return;
-    const char *what = ncclGetErrorString(status);
-    ncclCommAbort(state->nccl); /* or the kernel at work would wait for its peers for ever */
-    fatal_at(__FILE__, __LINE__, "ncclCommGetAsyncError", "a sum over ranks broke off: %s", what);
+static CommTicket begun(struct NcclState *state, CommTicket ticket) {
+    DEVICE_CALL(cudaEventRecord(state->done[ticket % COMM_TICKETS], state->device->stream));
+    return ticket;
 }
 
-static void nccl_sums_finish(struct Comm *comm) {
+static CommTicket nccl_sum_start(struct Comm *comm, float *buffer, int64_t n_elems) {
+    struct NcclState *state = begin(comm);
+    NCCL_CALL(state->nccl, ncclAllReduce(buffer, buffer, (size_t)n_elems, ncclFloat, ncclSum,
+                                         state->nccl, state->device->stream));
+    return begun(state, comm_count_ring(comm, 2, n_elems * (int64_t)sizeof *buffer));
+}
+
+static CommTicket nccl_scatter_sum_start(struct Comm *comm, float *own, float *all,
+                                         int64_t n_elems) {
+    struct NcclState *state = begin(comm);
+    NCCL_CALL(state->nccl, ncclReduceScatter(all, own, (size_t)n_elems, ncclFloat, ncclSum,
+                                             state->nccl, state->device->stream));
+    return begun(state, comm_count_ring(comm, 1, comm->n_ranks * n_elems * (int64_t)sizeof *all));
+}
+
+static CommTicket nccl_gather_start(struct Comm *comm, void *all, const void *own,
+                                    int64_t n_bytes) {
+    struct NcclState *state = begin(comm);
+    NCCL_CALL(state->nccl, ncclAllGather(own, all, (size_t)n_bytes, ncclInt8, state->nccl,
+                                         state->device->stream));
+    return begun(state, comm_count_ring(comm, 1, comm->n_ranks * n_bytes));
+}
+
+/* One group, so that no send waits for a receive that stands behind another. */
+static CommTicket nccl_exchange_start(struct Comm *comm, void *recv,
+                                      const struct CommPart *recv_parts, const void *send,
+                                      const struct CommPart *send_parts) {
+    struct NcclState *state = begin(comm);
+    cudaStream_t stream = state->device->stream;
+    NCCL_CALL(state->nccl, ncclGroupStart());
+    for (int rank = 0; rank < comm->n_ranks; rank++) {
+        struct CommPart to = recv_parts[rank], from = send_parts[rank];
+        if (from.n_bytes)
+            NCCL_CALL(state->nccl, ncclSend((const char *)send + from.at, (size_t)from.n_bytes,
+                                            ncclInt8, rank, state->nccl, stream));
+        if (to.n_bytes)
+            NCCL_CALL(state->nccl, ncclRecv((char *)recv + to.at, (size_t)to.n_bytes, ncclInt8,
+                                            rank, state->nccl, stream));
+    }
+    NCCL_CALL(state->nccl, ncclGroupEnd());
+    return begun(state, comm_count_exchange(comm, send_parts));
+}
+
+/* ---- waiting ---- */
+
+static void nccl_wait(struct Comm *comm, CommTicket ticket) {
+    struct NcclState *state = comm->state;
+    if (ticket)
+        DEVICE_CALL(
+            cudaStreamWaitEvent(state->device->compute, state->done[ticket % COMM_TICKETS], 0));
+}
+
+/* All communicators are asked: on their stream, one waits for another's operation too. */
+static void stop_if_broken(const struct NcclDevice *device) {
+    ncclResult_t broken = ncclSuccess;
+    for (const struct NcclState *s = device->first; s && broken == ncclSuccess; s = s->next) {
+        NCCL_CALL(s->nccl, ncclCommGetAsyncError(s->nccl, &broken));
+        if (broken == ncclInProgress) broken = ncclSuccess;
+    }
+    if (broken == ncclSuccess) return;
+    /* or the kernels at work would wait for their peers for ever */
+    for (const struct NcclState *s = device->first; s; s = s->next) ncclCommAbort(s->nccl);
+    fatal_at(__FILE__, __LINE__, "ncclCommGetAsyncError",
+             "an operation between ranks broke off: %s", ncclGetErrorString(broken));
+}
+
+static void nccl_finish(struct Comm *comm) {
     static const struct timespec pause = {.tv_nsec = 20000};
     struct NcclState *state = comm->state;
-    DEVICE_CALL(cudaEventRecord(state->summed, state->stream));
-    DEVICE_CALL(cudaStreamWaitEvent(state->compute, state->summed, 0));
+    nccl_wait(comm, comm->last_ticket);
     for (;;) {
-        cudaError_t status = cudaEventQuery(state->summed);
+        cudaError_t status = cudaEventQuery(state->done[comm->last_ticket % COMM_TICKETS]);
+        TMD_CHECK(status == cudaSuccess || status == cudaErrorNotReady, "%s",
+                  cudaGetErrorString(status));
+        stop_if_broken(state->device);
         if (status == cudaSuccess) break;
-        TMD_CHECK(status == cudaErrorNotReady, "%s", cudaGetErrorString(status));
-        stop_if_broken(state);
         nanosleep(&pause, NULL);
     }
 }
+
+/* ---- host memory ---- */
 
 static void nccl_sum_f64(struct Comm *comm, double *host, int64_t n_elems) {
     struct Comm *inner = ((struct NcclState *)comm->state)->host;
@@ -78,44 +162,81 @@ static void nccl_broadcast(struct Comm *comm, void *host, int64_t n_bytes, int r
     inner->broadcast(inner, host, n_bytes, root);
 }
 
+/* ---- beginning and end ---- */
+
+static void device_free(struct NcclDevice *device) {
+    DEVICE_CALL(cudaEventDestroy(device->computed));
+    DEVICE_CALL(cudaStreamDestroy(device->stream));
+    free(device);
+}
+
 static void nccl_destroy(struct Comm *comm) {
-    struct NcclState *state = comm->state;
-    DEVICE_CALL(cudaStreamSynchronize(state->stream));
-    NCCL_CALL(state, ncclCommDestroy(state->nccl));
-    DEVICE_CALL(cudaEventDestroy(state->computed));
-    DEVICE_CALL(cudaEventDestroy(state->summed));
-    DEVICE_CALL(cudaStreamDestroy(state->stream));
+    struct NcclState *state = comm->state, **link = &state->device->first;
+    DEVICE_CALL(cudaStreamSynchronize(state->device->stream));
+    while (*link != state) link = &(*link)->next;
+    *link = state->next;
+    NCCL_CALL(state->nccl, ncclCommDestroy(state->nccl));
+    for (int i = 0; i < COMM_TICKETS; i++) DEVICE_CALL(cudaEventDestroy(state->done[i]));
+    if (!state->device->first) device_free(state->device);
+    if (state->made_by_split) state->host->destroy(state->host);
     free(state);
     free(comm);
 }
 
-static void join(struct NcclState *state, const struct Comm *host) {
-    ncclUniqueId id;
-    memset(&id, 0, sizeof id);
-    if (host->rank == 0) NCCL_CALL(state, ncclGetUniqueId(&id));
-    state->host->broadcast(state->host, &id, sizeof id, 0);
-    NCCL_CALL(state, ncclCommInitRank(&state->nccl, host->n_ranks, id, host->rank));
-}
+static struct Comm *nccl_split(struct Comm *comm, int n_ranks, int stride);
 
-struct Comm *comm_for_backend(struct Comm *host, const struct Backend *be) {
-    if (host->n_ranks == 1 || strcmp(be->name, "cuda") != 0) return host;
+/* Of the ranks of `host`, which NCCL joined in `nccl`. */
+static struct Comm *make(struct Comm *host, ncclComm_t nccl, struct NcclDevice *device,
+                         bool made_by_split) {
     struct NcclState *state = xcalloc(sizeof *state);
-    state->host = host;
-    state->compute = backend_cuda_stream(be);
-    DEVICE_CALL(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
-    DEVICE_CALL(cudaEventCreateWithFlags(&state->computed, cudaEventDisableTiming));
-    DEVICE_CALL(cudaEventCreateWithFlags(&state->summed, cudaEventDisableTiming));
-    join(state, host);
     struct Comm *comm = xcalloc(sizeof *comm);
+    *state = (struct NcclState){.host = host,
+                                .made_by_split = made_by_split,
+                                .nccl = nccl,
+                                .device = device,
+                                .next = device->first};
+    device->first = state;
+    for (int i = 0; i < COMM_TICKETS; i++)
+        DEVICE_CALL(cudaEventCreateWithFlags(&state->done[i], cudaEventDisableTiming));
     *comm = (struct Comm){.name = "nccl",
                           .rank = host->rank,
                           .local_rank = host->local_rank,
                           .n_ranks = host->n_ranks,
                           .state = state,
                           .sum_start = nccl_sum_start,
-                          .sums_finish = nccl_sums_finish,
+                          .scatter_sum_start = nccl_scatter_sum_start,
+                          .gather_start = nccl_gather_start,
+                          .exchange_start = nccl_exchange_start,
+                          .wait = nccl_wait,
+                          .finish = nccl_finish,
                           .sum_f64 = nccl_sum_f64,
                           .broadcast = nccl_broadcast,
+                          .split = nccl_split,
                           .destroy = nccl_destroy};
     return comm;
+}
+
+static struct Comm *nccl_split(struct Comm *comm, int n_ranks, int stride) {
+    struct NcclState *state = comm->state;
+    int group = comm_split_group(comm, n_ranks, stride);
+    if (n_ranks == 1) return comm_self_create(state->device->be);
+    struct Comm *host = state->host->split(state->host, n_ranks, stride);
+    ncclComm_t nccl;
+    NCCL_CALL(state->nccl, ncclCommSplit(state->nccl, group, comm->rank, &nccl, NULL));
+    return make(host, nccl, state->device, true);
+}
+
+struct Comm *comm_nccl_create(struct Comm *host, const struct Backend *be) {
+    struct NcclDevice *device = xcalloc(sizeof *device);
+    device->be = be;
+    device->compute = backend_cuda_stream(be);
+    DEVICE_CALL(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking));
+    DEVICE_CALL(cudaEventCreateWithFlags(&device->computed, cudaEventDisableTiming));
+    ncclUniqueId id;
+    memset(&id, 0, sizeof id);
+    ncclComm_t nccl;
+    if (host->rank == 0) NCCL_CALL(NULL, ncclGetUniqueId(&id));
+    host->broadcast(host, &id, sizeof id, 0);
+    NCCL_CALL(NULL, ncclCommInitRank(&nccl, host->n_ranks, id, host->rank));
+    return make(host, nccl, device, false);
 }

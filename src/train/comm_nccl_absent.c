@@ -1,7 +1,7 @@
-/* In a build without CUDA all memory is the host's. */
+/* In a build without CUDA there is no CUDA backend. */
 #include "train/comm_nccl.h"
 
-struct Comm *comm_for_backend(struct Comm *host, const struct Backend *be) {
-    (void)be;
-    return host;
+struct Comm *comm_nccl_create(struct Comm *host, const struct Backend *be) {
+    (void)host;
+    fatal_at(__FILE__, __LINE__, "comm_nccl_create", "no NCCL for backend '%s'", be->name);
 }

@@ -1,9 +1,11 @@
-/* The communicator that sends nothing: it books what the sums of a step would put on the network,
- * and when they would end.
+/* The communicator that sends nothing: it books what a step would put on the network, and when that
+ * would have arrived.
  *
- * The link works beside the GPU, one sum after the other.  A sum begins when it is started and the
- * link is free; sums_finish waits for the last.  What is waited there is the exposed time of the
- * communication; what the sums take from memory and processors of the GPU is not counted. */
+ * The link works beside the GPU, one operation after the other, also those of communicators split
+ * from each other (as comm_nccl.c has it).  An operation begins when it is started and the link is
+ * free; what `wait` and `finish` wait for it is the exposed time of the communication.  What
+ * operations take from memory and processors of the GPU is not counted.  The rank is 0 and stands
+ * for all. */
 #ifndef TMD_COMM_PLAN_H
 #define TMD_COMM_PLAN_H
 
@@ -13,16 +15,16 @@
 
 /* Of one rank. */
 struct PlanTraffic {
-    int64_t messages;
-    double buffer_bytes;                  /* summed over */
-    double sent_bytes;                    /* plan_sum_bytes */
+    int64_t messages;                     /* operations */
+    double buffer_bytes;                  /* summed over, `all`, what an exchange sends */
+    double sent_bytes;                    /* to other ranks (plan_clock.h) */
     double link_seconds, exposed_seconds; /* the link at work; the GPU waiting for it */
 };
 
 /* Reads the time of `be`, a planning backend with a clock, which outlives it.  A single rank sends
- * nothing. */
+ * nothing, and copies as `self` does. */
 struct Comm *comm_plan_create(const struct Backend *be, int n_ranks, struct PlanLink link);
-/* Since the creation or the last reset. */
+/* Since the creation or the last reset, with what was split from it. */
 struct PlanTraffic comm_plan_traffic(const struct Comm *comm);
 void comm_plan_reset(struct Comm *comm);
 

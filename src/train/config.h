@@ -73,6 +73,7 @@ struct TrainConfig {
     enum Recompute recompute; /* what backward computes again of a block's activations */
     int64_t max_skipped;  /* non-finite steps in a row before the run stops */
     int64_t log_every;
+    int64_t watchdog;     /* seconds without any rank's work that end the run; 0: off */
     int64_t dump_at;      /* iteration whose step is written as a replay case; -1: none */
 };
 
@@ -81,6 +82,19 @@ struct DeviceConfig {
     enum BackendKind backend;
     enum Dtype precision;
     bool deterministic, tune_gemm, graphs;
+};
+
+/* What of a role each rank keeps for itself alone (rank_grid.h). */
+enum ShardMode {
+    SHARD_NONE,      /* nothing: each rank has everything */
+    SHARD_OPTIMIZER, /* masters, moments, averages and summed gradients (ZeRO-1) */
+    SHARD_FULL       /* the weights too, and those of frozen networks (ZeRO-3) */
+};
+
+struct ParallelConfig {
+    enum ShardMode shard;
+    int64_t replicas; /* of what is sharded */
+    int64_t sequence; /* ranks that share each sample's tokens */
 };
 
 struct DataConfig {
@@ -131,6 +145,7 @@ struct Config {
     struct EmaConfig ema;
     struct TrainConfig train;
     struct DeviceConfig device;
+    struct ParallelConfig parallel;
     struct DataConfig data;
     struct InitConfig init;
     struct CheckpointConfig checkpoint;
@@ -176,9 +191,9 @@ bool config_check(const struct Config *config, struct Error *err);
 /* Besides: a training run needs a folder and data. */
 bool config_check_run(const struct Config *config, struct Error *err);
 
-/* What depends on the data's latents: the patches must tile `shape`, and a discriminator's four
- * layers of strided convolutions, which work on the grid of the latents, must leave at least
- * 1 x 1 x 1 of it. */
+/* What depends on the data's latents: the patches must tile `shape` with a token at least for each rank
+ * of parallel.sequence, and a discriminator's four layers of strided convolutions, which work on the
+ * grid of the latents, must leave at least 1 x 1 x 1 of it. */
 bool config_check_video(const struct Config *config, const struct VideoShape *shape,
                         struct Error *err);
 

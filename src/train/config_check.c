@@ -208,6 +208,31 @@ static bool check_discriminator(const struct Config *config, struct Error *err) 
     return CHECK_RULES(config, rules, err);
 }
 
+/* ---- the device ---- */
+
+static bool check_device(const struct Config *config, struct Error *err) {
+    char must[96];
+    snprintf(must, sizeof must, "model.dim must be at most %d where device.backend is cuda",
+             BACKEND_CUDA_MAX_DIM);
+    bool holds = config->device.backend != BACKEND_CUDA || config->model.dim <= BACKEND_CUDA_MAX_DIM;
+    const struct Rule rules[] = {{holds, "model.dim device.backend", must}};
+    return CHECK_RULES(config, rules, err);
+}
+
+/* ---- ranks ---- */
+
+static bool check_parallel(const struct Config *config, struct Error *err) {
+    const struct ParallelConfig *p = &config->parallel;
+    const struct Rule rules[] = {
+        {config->model.num_heads % p->sequence == 0, "parallel.sequence model.num_heads",
+         "parallel.sequence must divide model.num_heads"},
+        {p->shard != SHARD_FULL || config->train.stage != STAGE_KD, "parallel.shard train.stage",
+         "parallel.shard full is not for train.stage kd, whose ranks make their pairs alone"},
+        {p->replicas == 1 || p->shard != SHARD_NONE, "parallel.replicas parallel.shard",
+         "parallel.replicas above 1 needs parallel.shard optimizer or full"}};
+    return CHECK_RULES(config, rules, err);
+}
+
 /* ---- the stages and the run ---- */
 
 static bool check_stages(const struct Config *config, struct Error *err) {
@@ -255,7 +280,9 @@ static bool check_run(const struct Config *config, struct Error *err) {
 
 bool config_check(const struct Config *config, struct Error *err) {
     return check_model(config, err) && check_student(config, err) &&
-           check_discriminator(config, err) && check_stages(config, err) && check_run(config, err);
+           check_discriminator(config, err) && check_device(config, err) &&
+           check_parallel(config, err) &&
+           check_stages(config, err) && check_run(config, err);
 }
 
 bool config_check_run(const struct Config *config, struct Error *err) {
@@ -292,5 +319,12 @@ bool config_check_video(const struct Config *config, const struct VideoShape *sh
                          (long long)patch[0], (long long)patch[1], (long long)patch[2],
                          (long long)shape->frames, (long long)shape->height,
                          (long long)shape->width);
+    int64_t tokens = shape->frames / patch[0] * (shape->height / patch[1]) * (shape->width / patch[2]);
+    if (tokens < config->parallel.sequence)
+        return error_set(err,
+                         "parallel.sequence is %lld, but latents of %lld frames x %lld rows x %lld "
+                         "columns have only %lld tokens to split",
+                         (long long)config->parallel.sequence, (long long)shape->frames,
+                         (long long)shape->height, (long long)shape->width, (long long)tokens);
     return !uses_discriminator(config) || check_layers(config, shape, err);
 }

@@ -88,6 +88,10 @@ static const struct KeyChoice discriminators[] = {{"conv3d", DISCRIMINATOR_CONV3
                                                   {"attention", DISCRIMINATOR_ATTENTION},
                                                   {"none", DISCRIMINATOR_NONE},
                                                   {NULL, 0}};
+static const struct KeyChoice shards[] = {{"none", SHARD_NONE},
+                                          {"optimizer", SHARD_OPTIMIZER},
+                                          {"full", SHARD_FULL},
+                                          {NULL, 0}};
 static const struct KeyChoice solvers[] = {{"euler", SOLVER_EULER}, {NULL, 0}};
 
 const struct ConfigSection config_sections[] = {
@@ -103,6 +107,7 @@ const struct ConfigSection config_sections[] = {
     {"ema", "moving average of the weights that are trained"},
     {"train", "the run"},
     {"device", "what computes"},
+    {"parallel", "how ranks share the work and the weights"},
     {"data", "the data set"},
     {"init", "weights to start from: a checkpoint, or the folder of a run"},
     {"checkpoint", "what is saved, and for how long"},
@@ -221,6 +226,9 @@ const struct ConfigKey config_keys[] = {
          "keep_attention: those but what its attentions gave; less memory, the same bits"),
     INT(train, max_skipped, COUNT(1), "10", "non-finite steps in a row that end the run"),
     INT(train, log_every, COUNT(1), "10", "iterations from one logged line to the next"),
+    INT(train, watchdog, COUNT(0), "600",
+        "seconds without work done in any rank that end the run, four times that while opening or "
+        "saving; a pass, with what is tuned in the first, must take less; 0: never"),
     INT(train, dump_at, COUNT(-1), "-1", "iteration to write as a replay case; -1: none"),
 
     ENUM(device, backend, BackendKind, backends, "cpu", "cpu, or cuda: one device for each rank"),
@@ -232,6 +240,14 @@ const struct ConfigKey config_keys[] = {
          "cuda: time the library's algorithms for each matrix product once, and keep the fastest"),
     BOOL(device, graphs, "true",
          "cuda: passes without gradient are kept as CUDA graphs and launched whole; the same bits"),
+
+    ENUM(parallel, shard, ShardMode, shards, "none",
+         "none: each rank has everything; optimizer: masters, moments, averages and summed gradients "
+         "are divided among ranks (ZeRO-1); full: the weights too (ZeRO-3)"),
+    INT(parallel, replicas, COUNT(1), "1",
+        "copies of what is sharded: each of this many groups of neighbouring ranks holds all of it"),
+    INT(parallel, sequence, WITHIN(1, 64), "1",
+        "neighbouring ranks that share the tokens of their samples; divides model.num_heads"),
 
     STRING_LIST(data, files, "[]", "HDF5 files that together form the data set"),
     INT(data, prefetch, WITHIN(1, 1024), "2", "batches read ahead"),

@@ -9,6 +9,7 @@
 #include "data/dataset_writer.h"
 #include "train/draws.h"
 #include "train/prompt_set.h"
+#include "train/run_signals.h"
 #include "train/sampling.h"
 
 void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device) {
@@ -113,7 +114,7 @@ static bool append_pairs(const struct Sampler *sampler, struct Arena *arena,
 
 /* Makes the pairs first .. first + n - 1, a micro-batch at a time. */
 static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, int64_t first, int64_t n,
-                        struct DatasetWriter *writer, struct Error *err) {
+                        struct DatasetWriter *writer, struct Watchdog *watchdog, struct Error *err) {
     struct Sampler sampler = kd_pair_sampler(nets);
     struct Arena arena;
     int64_t batch = nets->config->train.micro_batch, n_prompts = dataset_info(prompts)->n_samples;
@@ -127,8 +128,10 @@ static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, in
         if (run > n_prompts - prompt) run = n_prompts - prompt;
         struct PromptSet set = {0};
         ok = prompt_set_of_samples(&set, prompts, prompt, run, nets->config->model.text_len, err) &&
-             append_pairs(&sampler, &arena, &set, at, clips, writer, err);
+             append_pairs(&sampler, &arena, &set, at, clips, writer, err) &&
+             run_signals_none_early(err);
         prompt_set_free(&set);
+        watchdog_alive(watchdog);
         at += run;
     }
     arena_free(&arena);
@@ -137,12 +140,12 @@ static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, in
 }
 
 static bool make_part(const struct Networks *nets, struct Dataset *prompts, const char *path,
-                      int64_t first, int64_t n, struct Error *err) {
+                      int64_t first, int64_t n, struct Watchdog *watchdog, struct Error *err) {
     struct DatasetWriter *writer = NULL;
     float *negative = xmalloc((size_t)networks_text_elems(nets) * sizeof *negative);
     bool ok = dataset_read_negative(prompts, nets->config->model.text_len, negative, err);
     if (ok) writer = part_writer(nets, prompts, negative, path, err);
-    ok = ok && writer && write_pairs(nets, prompts, first, n, writer, err);
+    ok = ok && writer && write_pairs(nets, prompts, first, n, writer, watchdog, err);
     if (ok)
         ok = dataset_writer_finish(writer, err);
     else
@@ -152,7 +155,7 @@ static bool make_part(const struct Networks *nets, struct Dataset *prompts, cons
 }
 
 bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,
-                   struct Error *err) {
+                   struct Watchdog *watchdog, struct Error *err) {
     const struct Config *config = nets->config;
     int64_t first = part_start(config, comm, comm->rank);
     int64_t n = part_start(config, comm, comm->rank + 1) - first;
@@ -162,7 +165,7 @@ bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const s
               error_set(err, "%s: cannot make this folder: %s", folder, strerror(errno));
     if (ok && stat(path, &info) != 0) {
         if (comm->rank == 0) printf("the teacher makes %lld pairs\n", (long long)config->kd.pairs);
-        ok = make_part(nets, prompts, path, first, n, err);
+        ok = make_part(nets, prompts, path, first, n, watchdog, err);
     }
     free(path);
     free(folder);

@@ -9,6 +9,7 @@
 #include "data/dataset.h"
 #include "train/comm.h"
 #include "train/sampling.h"
+#include "train/watchdog.h"
 
 /* Fills the start noise of pair `pair`, one latent. */
 void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device);
@@ -16,9 +17,9 @@ void kd_pair_noise(const struct Networks *nets, int64_t pair, float *device);
 /* The teacher as the pairs need it; its start noise is kd_pair_noise. */
 struct Sampler kd_pair_sampler(const struct Networks *nets);
 
-/* Makes this rank's part, unless it is there already. */
+/* Makes this rank's part, unless it is there already; tells the watchdog of each batch. */
 bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,
-                   struct Error *err);
+                   struct Watchdog *watchdog, struct Error *err);
 
 /* The parts of all ranks as one dataset of kd.pairs samples, or NULL.  Not before every rank has made
  * its own. */

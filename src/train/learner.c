@@ -1,15 +1,65 @@
 #include "train/learner.h"
 
-#include "train/optimizer.h"
+#include <math.h>
 
-void learner_init(struct Learner *l, const struct Config *config, const struct Backend *be,
-                  struct Comm *comm, struct VideoShape video, int64_t capacity,
-                  const float *host_neg_text, int64_t arena_bytes) {
-    *l = (struct Learner){.config = config, .comm = comm, .tapes = step_tapes_create()};
-    networks_init(&l->nets, config, be, networks_plan(config), video);
+#include "train/optimizer.h"
+#include "train/token_exchange.h"
+
+/* Frozen roles are divided only where all weights are. */
+struct NetworksPlan learner_networks_plan(const struct Config *config, const struct RankGrid *grid) {
+    struct NetworksPlan plan = networks_plan(config);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (config->parallel.shard == SHARD_FULL || plan.trained[role])
+            plan.share[role] = (struct Share){grid->share, grid->n_shares};
+    return plan;
+}
+
+static void join_whole(struct Learner *l) {
     for (int role = 0; role < ROLE_COUNT; role++)
         if (l->nets.plan.trained[role])
-            grad_sync_attach(&l->syncs[role], comm, &l->nets.weights[role]);
+            unit_traffic_whole(&l->traffic[role], l->parallel, &l->nets.weights[role]);
+}
+
+static void join_optimizer(struct Learner *l) {
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct Weights *w = &l->nets.weights[role];
+        if (!l->nets.plan.trained[role]) continue;
+        bool borrows = role == ROLE_FAKE && !(w->parts & WEIGHTS_GRAD);
+        unit_traffic_optimizer(&l->traffic[role], l->parallel, w,
+                               borrows ? &l->traffic[ROLE_STUDENT] : NULL);
+    }
+}
+
+static void join_full(struct Learner *l) {
+    struct Weights *weights[ROLE_COUNT] = {NULL};
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (l->nets.plan.present[role]) weights[role] = &l->nets.weights[role];
+    l->ring = unit_ring_create(l->parallel, weights, ROLE_COUNT);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (weights[role])
+            unit_traffic_full(&l->traffic[role], l->parallel, l->ring, weights[role]);
+}
+
+/* A share of everything is the whole, and nothing is gathered. */
+static void join_ranks(struct Learner *l, enum ShardMode shard) {
+    if (l->parallel->grid.n_shares == 1)
+        join_whole(l);
+    else if (shard == SHARD_OPTIMIZER)
+        join_optimizer(l);
+    else
+        join_full(l);
+    networks_freeze(&l->nets);
+}
+
+void learner_init(struct Learner *l, const struct Config *config, const struct Backend *be,
+                  const struct Parallel *parallel, struct VideoShape video, int64_t capacity,
+                  const float *host_neg_text, int64_t arena_bytes) {
+    struct NetworksPlan plan = learner_networks_plan(config, &parallel->grid);
+    *l = (struct Learner){.config = config, .parallel = parallel, .tapes = step_tapes_create()};
+    networks_init(&l->nets, config, be, plan, video);
+    join_ranks(l, config->parallel.shard);
+    if (parallel->grid.n_parts > 1)
+        networks_split_tokens(&l->nets, token_split_over(parallel->parts, l->nets.whole.tokens));
     batch_init(&l->batch, &l->nets, capacity, host_neg_text);
     if (arena_bytes < 0)
         arena_init_measuring(&l->arena, be);
@@ -24,9 +74,23 @@ void learner_free(struct Learner *l) {
     be->memory_free(be, l->scratch);
     arena_free(&l->arena);
     batch_free(&l->batch);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (l->traffic[role].close) l->traffic[role].close(l->traffic[role].state);
+    unit_ring_destroy(l->ring);
     networks_free(&l->nets);
     step_tapes_destroy(l->tapes);
     *l = (struct Learner){0};
+}
+
+void learner_loaded(struct Learner *l) {
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (l->traffic[role].updated) l->traffic[role].updated(l->traffic[role].state);
+}
+
+int64_t learner_unit_bytes(const struct Learner *l) {
+    int64_t sum = l->ring ? unit_ring_bytes(l->ring) : 0;
+    for (int role = 0; role < ROLE_COUNT; role++) sum += l->traffic[role].n_bytes;
+    return sum;
 }
 
 bool learner_trains(const struct Learner *l, enum StepKind kind, enum Role role) {
@@ -34,13 +98,22 @@ bool learner_trains(const struct Learner *l, enum StepKind kind, enum Role role)
 }
 
 void learner_begin(struct Learner *l, enum StepKind kind) {
-    const struct Backend *be = l->nets.be;
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!learner_trains(l, kind, (enum Role)role)) continue;
-        struct Weights *w = &l->nets.weights[role];
-        be->zero(be, w->grad, w->table->n_elems * (int64_t)sizeof(float));
-        grad_sync_begin(&l->syncs[role]);
-    }
+    if (l->ring) unit_ring_begin(l->ring, (int)kind);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (learner_trains(l, kind, (enum Role)role))
+            l->traffic[role].begin(l->traffic[role].state);
+}
+
+void learner_aside(struct Learner *l) {
+    if (l->ring) unit_ring_begin(l->ring, -1);
+}
+
+void learner_swap_average(struct Learner *l) {
+    enum Role role = l->nets.plan.main;
+    struct Weights *w = &l->nets.weights[role];
+    if (w->share.n_shares == 1 || !w->ema) return;
+    weights_swap_average(w);
+    l->traffic[role].updated(l->traffic[role].state);
 }
 
 struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const struct LearnerPass *pass,
@@ -50,6 +123,7 @@ struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const str
                               .tapes = l->tapes,
                               .sample_weight = 1.0 / (double)l->config->train.global_batch,
                               .last = pass->last,
+                              .in_step = l->ring != NULL,
                               .all_outputs = pass->all_outputs};
     *in = (struct StepInputs){.batch = pass->batch};
     batch_fill(&l->batch, kind, pass->iteration, pass->first, pass->host_video, pass->host_text,
@@ -58,16 +132,24 @@ struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const str
     return ctx;
 }
 
+/* All roles' sums are under way before any is waited for. */
 void learner_sum(struct Learner *l, enum StepKind kind) {
     for (int role = 0; role < ROLE_COUNT; role++)
-        if (learner_trains(l, kind, (enum Role)role)) grad_sync_rest(&l->syncs[role]);
-    l->comm->sums_finish(l->comm);
+        if (learner_trains(l, kind, (enum Role)role))
+            l->traffic[role].sum_rest(l->traffic[role].state);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (learner_trains(l, kind, (enum Role)role))
+            l->traffic[role].sum_finish(l->traffic[role].state);
 }
 
 double learner_gradient_norm(struct Learner *l, enum Role role) {
-    return gradient_norm(&l->nets.weights[role], l->scratch);
+    struct Comm *shares = l->parallel->shares;
+    double squared = gradient_norm_squared(&l->nets.weights[role], l->scratch);
+    if (l->parallel->grid.n_shares > 1) shares->sum_f64(shares, &squared, 1);
+    return sqrt(squared);
 }
 
 void learner_update(struct Learner *l, enum Role role, int64_t iteration, int64_t step, double norm) {
     optimizer_update(l->config, &l->nets.weights[role], role, iteration, step, norm);
+    l->traffic[role].updated(l->traffic[role].state);
 }

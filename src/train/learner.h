@@ -4,25 +4,22 @@
  *
  *     learner_begin(l, kind)                          gradients to zero
  *     learner_pass(l, kind, ...) once or more         forward, losses, backward; sums begin
- *     learner_sum(l, kind)                            gradients are those of all ranks
+ *     learner_sum(l, kind)                            gradients of the own share are those of all ranks
  *     learner_gradient_norm, learner_update           for each role that `kind` trains */
 #ifndef TMD_LEARNER_H
 #define TMD_LEARNER_H
 
 #include "train/batch.h"
-#include "train/grad_sync.h"
 #include "train/step_run.h"
-
-/* The first sample of a rank's share of the global batch; the next rank's is where it ends. */
-static inline int64_t batch_share_start(const struct Config *config, int64_t n_ranks, int64_t rank) {
-    return config->train.global_batch * rank / n_ranks;
-}
+#include "train/unit_ring.h"
+#include "train/unit_traffic.h"
 
 struct Learner {
     const struct Config *config;
-    struct Comm *comm; /* for gradients, in the backend's memory */
+    const struct Parallel *parallel;
     struct Networks nets;
-    struct GradSync syncs[ROLE_COUNT];
+    struct UnitRing *ring;                 /* parallel.shard full, else NULL */
+    struct UnitTraffic traffic[ROLE_COUNT]; /* of roles that are trained, or not whole */
     struct BatchBuffers batch;
     struct Arena arena;
     struct StepTapes *tapes;
@@ -39,18 +36,30 @@ struct LearnerPass {
     const int64_t *host_samples; /* [batch], indices in the data */
 };
 
+/* What a run has of each role: networks_plan, divided as parallel.shard wants. */
+struct NetworksPlan learner_networks_plan(const struct Config *config, const struct RankGrid *grid);
+
 /* Allocates everything; weights and moments are zero.  capacity: samples of a pass.  host_neg_text
  * [text_len, text_dim].  arena_bytes < 0: the arena only measures (plan backend). */
 void learner_init(struct Learner *l, const struct Config *config, const struct Backend *be,
-                  struct Comm *comm, struct VideoShape video, int64_t capacity,
+                  const struct Parallel *parallel, struct VideoShape video, int64_t capacity,
                   const float *host_neg_text, int64_t arena_bytes);
 /* Harmless on zeros. */
 void learner_free(struct Learner *l);
+/* After weights were loaded: what products read follows the masters on every rank. */
+void learner_loaded(struct Learner *l);
+/* Device bytes of units that stand whole beside the shares. */
+int64_t learner_unit_bytes(const struct Learner *l);
 
 /* Whether a step of this kind trains the role, and this run has it. */
 bool learner_trains(const struct Learner *l, enum StepKind kind, enum Role role);
 
 void learner_begin(struct Learner *l, enum StepKind kind);
+/* Before passes that are no iteration. */
+void learner_aside(struct Learner *l);
+/* Where weights are in shares: exchanges those of the main role with their average, if there is one, for
+ * products to read.  Collective.  Of whole weights a sampler reads the average by itself. */
+void learner_swap_average(struct Learner *l);
 /* `in`, `result`: valid until the arena is released by the caller.  The returned context is that of
  * step_scalars and step_dump. */
 struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const struct LearnerPass *pass,

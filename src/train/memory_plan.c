@@ -1,11 +1,12 @@
 /* The memory of a run, found by running its steps on the backend that computes nothing. */
 #include <stdlib.h>
 
+#include "train/comm_plan.h"
 #include "train/preview.h"
 #include "train/trainer.h"
 
 int64_t memory_plan_total(const struct MemoryPlan *plan) {
-    int64_t total = plan->batch + plan->step;
+    int64_t total = plan->batch + plan->units + plan->step;
     for (int role = 0; role < ROLE_COUNT; role++) total += plan->weights[role];
     return total;
 }
@@ -33,26 +34,31 @@ static int64_t step_peak(struct Learner *l) {
 }
 
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
-                                   int64_t n_local, enum Dtype act_dtype) {
+                                   const struct RankGrid *grid, enum Dtype act_dtype) {
     struct MemoryPlan plan = {0};
     struct Backend *be = backend_plan_create(act_dtype);
-    struct Comm *alone = comm_self_create();
+    struct Comm *world = comm_plan_create(be, grid->n_ranks, (struct PlanLink){0});
+    struct Parallel parallel;
     struct Learner learner;
+    int64_t n_local = batch_share(config, grid);
     int64_t capacity = n_local < config->train.micro_batch ? n_local : config->train.micro_batch;
-    learner_init(&learner, config, be, alone, video, capacity, NULL, -1);
+    parallel_open(&parallel, grid, world);
+    learner_init(&learner, config, be, &parallel, video, capacity, NULL, -1);
     const struct Networks *nets = &learner.nets;
     plan.batch = backend_plan_allocated(be);
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!nets->plan.present[role]) continue;
-        plan.weights[role] =
-            weights_bytes(be, networks_table(nets, (enum Role)role), nets->weights[role].parts);
+        plan.weights[role] = weights_bytes(&nets->weights[role]);
         plan.batch -= plan.weights[role];
     }
+    plan.units = learner_unit_bytes(&learner);
+    plan.batch -= plan.units;
     plan.step = step_peak(&learner);
     int64_t preview = preview_arena_bytes(nets);
     if (preview > plan.step) plan.step = preview;
     learner_free(&learner);
-    alone->destroy(alone);
+    parallel_close(&parallel);
+    world->destroy(world);
     be->destroy(be);
     return plan;
 }
@@ -63,6 +69,7 @@ void memory_plan_print(const struct MemoryPlan *plan, FILE *out) {
     for (int role = 0; role < ROLE_COUNT; role++)
         if (plan->weights[role])
             fprintf(out, " %s %.1f MB,", role_name((enum Role)role), mb * (double)plan->weights[role]);
+    if (plan->units) fprintf(out, " whole units %.1f MB,", mb * (double)plan->units);
     fprintf(out, " batch %.1f MB, step %.1f MB, together %.1f MB\n", mb * (double)plan->batch,
             mb * (double)plan->step, mb * (double)memory_plan_total(plan));
 }

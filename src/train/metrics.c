@@ -88,6 +88,9 @@ static json_t *report_json(const struct IterationReport *r) {
         set_real(object, "seconds.", phase_name((enum Phase)phase), r->timer.seconds[phase]);
     set_real(object, "", "samples_per_second", (double)r->samples / phase_timer_total(&r->timer));
     json_object_set_new(object, "memory_bytes", json_integer(r->memory_bytes));
+    json_object_set_new(object, "sent_bytes", json_integer(r->sent_bytes));
+    json_object_set_new(object, "graphs", json_integer(r->learned.n_kept));
+    json_object_set_new(object, "graph_launches", json_integer(r->learned.n_launches));
     if (r->skipped) json_object_set_new(object, "skipped", json_true());
     return object;
 }

@@ -2,7 +2,9 @@
  *
  * Keys: iteration, kind, the losses of the kind ("loss", "loss.vsd", "loss.gan", "loss.fake",
  * "loss.disc", ...), "grad_norm.<role>", "lr.<role>", "seconds.<phase>", "samples_per_second",
- * "memory_bytes", and where it happened "skipped": true. */
+ * "memory_bytes", "sent_bytes" (what rank 0 sent of weights, gradients and activations in this
+ * iteration, comm.h), "graphs" and "graph_launches" (run_often of backend.h, since the program started),
+ * and where it happened "skipped": true. */
 #ifndef TMD_METRICS_H
 #define TMD_METRICS_H
 
@@ -20,7 +22,8 @@ struct IterationReport {
     double grad_norm[ROLE_COUNT], lr[ROLE_COUNT]; /* of the roles that the kind trains */
     bool skipped;
     struct PhaseTimer timer;
-    int64_t samples, memory_bytes;
+    int64_t samples, memory_bytes, sent_bytes;
+    struct LearnedRegions learned;
 };
 
 struct Metrics {

@@ -34,7 +34,8 @@ const struct ParamTable *networks_table(const struct Networks *nets, enum Role r
 void networks_init(struct Networks *nets, const struct Config *config, const struct Backend *be,
                    struct NetworksPlan plan, struct VideoShape video) {
     *nets = (struct Networks){.config = config, .be = be, .plan = plan};
-    wan_geometry_init(&nets->geometry, be, &config->model, video);
+    wan_geometry_init(&nets->whole, be, &config->model, video);
+    nets->geometry = nets->whole;
     wan_params(&nets->wan_table, &config->model);
     student_params(&nets->student_table, &config->model, &config->student);
     if (plan.present[ROLE_DISCRIMINATOR])
@@ -46,15 +47,17 @@ void networks_init(struct Networks *nets, const struct Config *config, const str
         /* never trained in the same step, student and fake score share one gradient */
         bool shares = role == ROLE_FAKE && plan.trained[ROLE_FAKE] && plan.trained[ROLE_STUDENT];
         if (shares) parts &= ~WEIGHTS_GRAD;
-        weights_alloc(&nets->weights[role], be, networks_table(nets, (enum Role)role), parts);
-        if (shares) {
-            TMD_CHECK(nets->wan_table.n_elems <= nets->student_table.n_elems,
-                      "a student smaller than its teacher");
-            nets->weights[role].grad = nets->weights[ROLE_STUDENT].grad;
-        }
-        nets->frozen[role] = nets->weights[role];
-        nets->frozen[role].grad = NULL;
+        weights_alloc_share(&nets->weights[role], be, networks_table(nets, (enum Role)role), parts,
+                            plan.share[role]);
+        if (shares) weights_borrow_grad(&nets->weights[role], &nets->weights[ROLE_STUDENT]);
     }
+    networks_freeze(nets);
+}
+
+void networks_freeze(struct Networks *nets) {
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (nets->plan.present[role])
+            nets->frozen[role] = weights_frozen_view(&nets->weights[role]);
 }
 
 void networks_free(struct Networks *nets) {
@@ -63,7 +66,16 @@ void networks_free(struct Networks *nets) {
     params_free(&nets->wan_table);
     params_free(&nets->student_table);
     params_free(&nets->discriminator_table);
-    wan_geometry_free(&nets->geometry, nets->be);
+    wan_geometry_free(&nets->whole, nets->be);
+}
+
+void networks_split_tokens(struct Networks *nets, struct TokenSplit split) {
+    nets->split = split;
+    nets->geometry = wan_geometry_part(&nets->whole, &nets->config->model, &nets->split);
+}
+
+int networks_parts(const struct Networks *nets) {
+    return nets->geometry.split ? nets->geometry.split->n_parts : 1;
 }
 
 static const struct Weights *view_of(const struct Networks *nets, enum Role role, enum View view) {

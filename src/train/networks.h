@@ -16,6 +16,7 @@ struct NetworksPlan {
     bool present[ROLE_COUNT], trained[ROLE_COUNT];
     enum Role main; /* the network that the run is for, and that an EMA follows */
     bool ema;
+    struct Share share[ROLE_COUNT]; /* of the weights that this process holds */
 };
 /* What a stage needs: the network it trains has gradients and moments, the others are frozen. */
 struct NetworksPlan networks_plan(const struct Config *config);
@@ -24,7 +25,9 @@ struct Networks {
     const struct Config *config;
     const struct Backend *be;
     struct NetworksPlan plan;
-    struct WanGeometry geometry;
+    struct WanGeometry geometry; /* of a step */
+    struct WanGeometry whole;    /* the same, with all tokens here whatever `split` says */
+    struct TokenSplit split;
     struct ParamTable wan_table, student_table, discriminator_table;
     struct Weights weights[ROLE_COUNT];
     struct Weights frozen[ROLE_COUNT]; /* the same buffers without gradients */
@@ -33,7 +36,14 @@ struct Networks {
 /* Allocates zeroed weights for latents of shape `video`. */
 void networks_init(struct Networks *nets, const struct Config *config, const struct Backend *be,
                    struct NetworksPlan plan, struct VideoShape video);
+/* Frozen views are those of the weights as they are now: after hooks have been set. */
+void networks_freeze(struct Networks *nets);
 void networks_free(struct Networks *nets);
+
+/* From here on steps compute a part of each sample's tokens; *nets keeps its place. */
+void networks_split_tokens(struct Networks *nets, struct TokenSplit split);
+/* How many ranks share a sample's tokens. */
+int networks_parts(const struct Networks *nets);
 
 const struct ParamTable *networks_table(const struct Networks *nets, enum Role role);
 

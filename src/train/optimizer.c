@@ -19,12 +19,12 @@ double learning_rate(const struct Config *config, enum Role role, int64_t iterat
     return rate * (o->lr_min_ratio + (1.0 - o->lr_min_ratio) * cosine);
 }
 
-double gradient_norm(const struct Weights *weights, double *scratch) {
+double gradient_norm_squared(const struct Weights *weights, double *scratch) {
     const struct Backend *be = weights->be;
     double squared;
-    be->norm_squared(be, scratch, weights->grad, weights->table->n_elems);
+    be->norm_squared(be, scratch, weights->grad, weights->n_elems);
     be->download(be, &squared, scratch, sizeof squared);
-    return sqrt(squared);
+    return squared;
 }
 
 void optimizer_update(const struct Config *config, struct Weights *weights, enum Role role,
@@ -40,7 +40,7 @@ void optimizer_update(const struct Config *config, struct Weights *weights, enum
                         .step = step};
     if (o->grad_clip > 0.0 && norm > o->grad_clip) how.grad_scale = o->grad_clip / norm;
     be->adamw(be, weights->master, weights->compute, weights->adam_m, weights->adam_v, weights->grad,
-              how, weights->table->n_elems);
+              how, weights->n_elems);
     if (weights->ema)
-        be->ema_update(be, weights->ema, weights->master, config->ema.decay, weights->table->n_elems);
+        be->ema_update(be, weights->ema, weights->master, config->ema.decay, weights->n_elems);
 }

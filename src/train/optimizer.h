@@ -8,8 +8,8 @@
  * constant, or a cosine down to lr_min_ratio at the last iteration. */
 double learning_rate(const struct Config *config, enum Role role, int64_t iteration);
 
-/* Euclidean norm of all of a role's gradients.  `scratch`: one double on the device. */
-double gradient_norm(const struct Weights *weights, double *scratch);
+/* Of all of a role's gradients that this process holds.  `scratch`: one double on the device. */
+double gradient_norm_squared(const struct Weights *weights, double *scratch);
 
 /* One AdamW update; `step` counts this role's updates from 1. Gradients above the norm `grad_clip` (0:
  * never) are scaled down to it. */

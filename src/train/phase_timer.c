@@ -3,8 +3,8 @@
 #include <time.h>
 
 const char *phase_name(enum Phase phase) {
-    static const char *const names[PHASE_COUNT] = {"data",   "compute", "reduce",
-                                                   "update", "save",    "preview"};
+    static const char *const names[PHASE_ALL] = {"data",    "compute", "reduce", "update", "save",
+                                                 "preview", "open",    "pairs",  "close"};
     return names[phase];
 }
 

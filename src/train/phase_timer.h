@@ -1,4 +1,4 @@
-/* Wall time of an iteration by phase. */
+/* The phases of a run, and the wall time of an iteration by phase. */
 #ifndef TMD_PHASE_TIMER_H
 #define TMD_PHASE_TIMER_H
 
@@ -9,10 +9,14 @@ enum Phase {
     PHASE_UPDATE,
     PHASE_SAVE,
     PHASE_PREVIEW,
-    PHASE_COUNT
+    PHASE_COUNT,              /* of an iteration, which goes through them in this order */
+    PHASE_OPEN = PHASE_COUNT, /* and around all iterations */
+    PHASE_PAIRS,
+    PHASE_CLOSE,
+    PHASE_ALL
 };
 
-/* "data", "compute", "reduce", "update", "save", "preview" */
+/* "data", "compute", "reduce", "update", "save", "preview"; "open", "pairs", "close" */
 const char *phase_name(enum Phase phase);
 
 /* Seconds of a clock that never jumps. */

@@ -46,7 +46,6 @@ int plan_changes(const struct Plan *plan, struct PlanChange changes[PLAN_MAX_CHA
     static const enum Recompute policies[] = {RECOMPUTE_NONE, RECOMPUTE_KEEP_ATTENTION,
                                               RECOMPUTE_FULL};
     const struct TrainConfig *now = &plan->config->train;
-    const int64_t most = plan_share(plan->config, plan->target.n_gpus);
     const int64_t batches[] = {now->micro_batch, 2 * now->micro_batch, 1};
     int n_batches = now->micro_batch == 1 ? 2 : 3, n = 0;
     for (int p = 0; p < 3; p++) {
@@ -54,7 +53,7 @@ int plan_changes(const struct Plan *plan, struct PlanChange changes[PLAN_MAX_CHA
             struct TrainConfig train = *now;
             train.recompute = policies[p];
             train.micro_batch = batches[b];
-            bool possible = batches[b] <= most && batches[b] <= STUDENT_MAX_BATCH;
+            bool possible = batches[b] <= plan->share && batches[b] <= STUDENT_MAX_BATCH;
             if (possible && !same(&train, now) && try_change(plan, &train, &changes[n])) n++;
         }
     }

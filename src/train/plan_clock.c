@@ -35,25 +35,33 @@ struct PlanClock plan_clock(const struct Machine *machine) {
 
 bool plan_link(struct PlanLink *link, const struct Machine *machine, const struct Network *network,
                int n_gpus, struct Error *err) {
-    double inside =
-        fmin(network->inside.bandwidth, machine->link_bandwidth) * network->inside.reached;
-    *link = (struct PlanLink){inside, network->message_seconds};
-    if (n_gpus <= machine->node_gpus) return true;
-    if (network->across.bandwidth == 0.0)
-        return error_set(err,
-                         "--network '%s' joins the %lld GPUs of one node, got --gpus %d; choose a "
-                         "network that leaves the node",
-                         network->name, (long long)machine->node_gpus, n_gpus);
-    double adapters =
-        (double)machine->node_gpus * network->across.bandwidth * network->across.reached;
-    link->bandwidth = fmin(inside, adapters);
-    return true;
+    *link = (struct PlanLink){.inside = fmin(network->inside.bandwidth, machine->link_bandwidth) *
+                                        network->inside.reached,
+                              .adapter = network->across.bandwidth * network->across.reached,
+                              .message_seconds = network->message_seconds,
+                              .node_gpus = machine->node_gpus};
+    if (n_gpus <= machine->node_gpus || link->adapter > 0.0) return true;
+    return error_set(err,
+                     "--network '%s' joins the %lld GPUs of one node, got --gpus %d; choose a "
+                     "network that leaves the node",
+                     network->name, (long long)machine->node_gpus, n_gpus);
 }
 
-double plan_sum_bytes(double buffer_bytes, int n_ranks) {
-    return 2.0 * (n_ranks - 1) / n_ranks * buffer_bytes;
+double plan_ring_bytes(int rounds, double buffer_bytes, int n_ranks) {
+    return (double)rounds * (n_ranks - 1) / n_ranks * buffer_bytes;
 }
 
-double plan_sum_seconds(const struct PlanLink *link, double buffer_bytes, int n_ranks) {
-    return link->message_seconds + plan_sum_bytes(buffer_bytes, n_ranks) / link->bandwidth;
+double plan_ring_rate(const struct PlanLink *link, int n_ranks, int stride) {
+    if ((int64_t)(n_ranks - 1) * stride < link->node_gpus) return link->inside;
+    int64_t n_adapters = stride < link->node_gpus ? link->node_gpus / stride : 1;
+    return fmin(link->inside, (double)n_adapters * link->adapter);
+}
+
+double plan_ring_seconds(const struct PlanLink *link, double sent_bytes, int n_ranks, int stride) {
+    return link->message_seconds + sent_bytes / plan_ring_rate(link, n_ranks, stride);
+}
+
+double plan_exchange_seconds(const struct PlanLink *link, double near_bytes, double far_bytes) {
+    double far_seconds = far_bytes > 0.0 ? far_bytes / link->adapter : 0.0;
+    return link->message_seconds + fmax(near_bytes / link->inside, far_seconds);
 }

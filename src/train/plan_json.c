@@ -12,9 +12,9 @@ static json_t *memory_json(const struct Plan *plan) {
         json_object_set_new(roles, role_name((enum Role)role), parts);
     }
     return json_pack(
-        "{s:f, s:I, s:I, s:I, s:I, s:o}", "capacity", plan->target.machine->memory_bytes, "total",
+        "{s:f, s:I, s:I, s:I, s:I, s:I, s:o}", "capacity", plan->target.machine->memory_bytes, "total",
         (json_int_t)plan_memory_total(memory), "reserved", (json_int_t)memory->reserved, "batch",
-        (json_int_t)memory->batch, "step", (json_int_t)memory->step, "weights", roles);
+        (json_int_t)memory->batch, "units", (json_int_t)memory->units, "step", (json_int_t)memory->step, "weights", roles);
 }
 
 static json_t *tally_json(struct OpTally t) {
@@ -43,7 +43,6 @@ static json_t *step_json(const struct PlanStep *step, int64_t n_iterations) {
 
 json_t *plan_json(const struct Plan *plan, const char *config) {
     const struct Machine *machine = plan->target.machine;
-    struct PlanTotals totals = plan_totals(plan);
     double seconds = plan_run_seconds(plan);
     json_t *steps = json_array();
     for (int i = 0; i < plan->n_kinds; i++)
@@ -54,8 +53,7 @@ json_t *plan_json(const struct Plan *plan, const char *config) {
         machine->name, "network", plan->target.network->name, "gpus", plan->target.n_gpus, "tokens",
         (json_int_t)plan->tokens, "fits", plan_fits(plan), "memory", memory_json(plan), "steps",
         steps, "preparation_seconds", plan->preparation_seconds, "run_seconds", seconds, "mfu",
-        totals.model_flops / (totals.whole.seconds * machine->flops), "gpu_hours",
-        seconds * plan->target.n_gpus / 3600.0);
+        plan_mfu(plan), "gpu_hours", seconds * plan->target.n_gpus / 3600.0);
     TMD_CHECK(root, "out of memory, or a path that is no UTF-8: %s", config);
     return root;
 }

@@ -8,24 +8,24 @@ const char *plan_part_name(enum PlanPart part) {
 
 /* Read off the very buffers that a run allocates. */
 static void split(const struct Weights *w, int64_t parts[PLAN_PARTS]) {
-    int64_t n = w->table->n_elems, n_bytes = n * (int64_t)sizeof(float);
-    bool copied = (const void *)w->compute != (const void *)w->master;
+    int64_t n_bytes = w->n_elems * (int64_t)sizeof(float);
     parts[PLAN_MASTER] = n_bytes;
-    parts[PLAN_COMPUTE] = copied ? n * dtype_bytes(w->be->act_dtype) : 0;
+    parts[PLAN_COMPUTE] = w->n_compute * dtype_bytes(w->be->act_dtype);
     parts[PLAN_GRADIENT] = w->parts & WEIGHTS_GRAD ? n_bytes : 0;
     parts[PLAN_MOMENTS] = (w->adam_m ? n_bytes : 0) + (w->adam_v ? n_bytes : 0);
     parts[PLAN_EMA] = w->ema ? n_bytes : 0;
 }
 
 struct PlanMemory plan_memory_make(const struct Config *config, struct VideoShape video,
-                                   int64_t n_local, enum Dtype act_dtype,
+                                   const struct RankGrid *grid, enum Dtype act_dtype,
                                    const struct Machine *machine) {
-    struct MemoryPlan whole = memory_plan_make(config, video, n_local, act_dtype);
+    struct MemoryPlan whole = memory_plan_make(config, video, grid, act_dtype);
     struct PlanMemory memory = {
-        .batch = whole.batch, .step = whole.step, .reserved = (int64_t)machine->reserved_bytes};
+        .batch = whole.batch, .units = whole.units, .step = whole.step, .reserved = (int64_t)machine->reserved_bytes};
     struct Backend *be = backend_plan_create(act_dtype);
+    struct NetworksPlan plan = learner_networks_plan(config, grid);
     struct Networks nets;
-    networks_init(&nets, config, be, networks_plan(config), video);
+    networks_init(&nets, config, be, plan, video);
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (nets.plan.present[role]) split(&nets.weights[role], memory.weights[role]);
         int64_t parts = plan_memory_role(&memory, (enum Role)role);
@@ -44,7 +44,7 @@ int64_t plan_memory_role(const struct PlanMemory *memory, enum Role role) {
 }
 
 int64_t plan_memory_total(const struct PlanMemory *memory) {
-    int64_t sum = memory->batch + memory->step + memory->reserved;
+    int64_t sum = memory->batch + memory->units + memory->step + memory->reserved;
     for (int role = 0; role < ROLE_COUNT; role++) sum += plan_memory_role(memory, (enum Role)role);
     return sum;
 }

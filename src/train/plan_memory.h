@@ -19,13 +19,14 @@ const char *plan_part_name(enum PlanPart part);
 struct PlanMemory {
     int64_t weights[ROLE_COUNT][PLAN_PARTS];
     int64_t batch;    /* and the tables that depend on its shape */
+    int64_t units;    /* that stand whole beside the shares of weights */
     int64_t step;     /* the arena at its peak over all kinds of steps, and previews */
     int64_t reserved; /* the machine's reserved_bytes */
 };
 
-/* What memory_plan_make finds for a rank of n_local samples, in parts. */
+/* What memory_plan_make finds for a rank of the grid, in parts. */
 struct PlanMemory plan_memory_make(const struct Config *config, struct VideoShape video,
-                                   int64_t n_local, enum Dtype act_dtype,
+                                   const struct RankGrid *grid, enum Dtype act_dtype,
                                    const struct Machine *machine);
 
 int64_t plan_memory_role(const struct PlanMemory *memory, enum Role role);

@@ -33,6 +33,7 @@ static void print_memory(const struct Plan *plan, FILE *out) {
         fprintf(out, " %9s", plan_part_name((enum PlanPart)part));
     fprintf(out, " %9s\n", "together");
     for (int role = 0; role < ROLE_COUNT; role++) print_role(memory, (enum Role)role, out);
+    if (memory->units) print_rest("units, whole", memory->units, out);
     print_rest("batch, and its tables", memory->batch, out);
     print_rest("a step's arena at its peak", memory->step, out);
     print_rest("libraries (assumed)", memory->reserved, out);
@@ -81,7 +82,7 @@ static void print_operations(const struct Plan *plan, const struct PlanStep *ste
 static void print_traffic(const struct PlanTraffic *traffic, FILE *out) {
     fprintf(
         out,
-        " sums over GPUs: %lld messages of %.3f GB together; each GPU sends %.3f GB in %.3f ms, "
+        " between GPUs: %lld messages of %.3f GB together; each GPU sends %.3f GB in %.3f ms, "
         "of which %.3f ms are waited for\n",
         (long long)traffic->messages, GB * traffic->buffer_bytes, GB * traffic->sent_bytes,
         MS * traffic->link_seconds, MS * traffic->exposed_seconds);
@@ -115,7 +116,7 @@ static void print_time(const struct Plan *plan, FILE *out) {
     fprintf(out, "  iteration      %10.4g s on average\n",
             t.whole.seconds / (double)config->train.iterations);
     fprintf(out, "  model flops    %10.4g EFLOP on all GPUs, %.1f %% of their peak (MFU)\n",
-            EXA * n_gpus * t.model_flops, 100.0 * t.model_flops / peak);
+            EXA * n_gpus * t.model_flops, 100.0 * plan_mfu(plan));
     fprintf(out, "  hardware flops %10.4g EFLOP on all GPUs, %.1f %% of their peak\n",
             EXA * n_gpus * t.whole.flops, 100.0 * t.whole.flops / peak);
     if (plan->preparation_seconds > 0.0)

@@ -29,25 +29,26 @@ static void plan_steps(struct Plan *plan) {
         plan->steps[i] = plan_step_make(config, &plan->target, step_kind_at(config, i));
 }
 
+int64_t plan_tokens(const struct Config *config, struct VideoShape video) {
+    const int64_t *patch = config->model.patch_size;
+    return video.frames / patch[0] * (video.height / patch[1]) * (video.width / patch[2]);
+}
+
 bool plan_make(struct Plan *plan, const struct Config *config, const struct PlanTarget *target,
                struct Error *err) {
-    const int64_t *patch = config->model.patch_size;
     struct VideoShape v = target->video;
     if (target->act_dtype != DTYPE_BF16)
         return error_set(err,
                          "device.precision is %s, but the tables of machines tell the speed of "
                          "bf16 only",
                          dtype_name(target->act_dtype));
-    if (config->train.global_batch < target->n_gpus)
-        return error_set(err,
-                         "train.global_batch is %lld, but --gpus is %d, each of which needs a "
-                         "sample",
-                         (long long)config->train.global_batch, target->n_gpus);
+    struct RankGrid grid;
+    if (!rank_grid_init(&grid, config, target->n_gpus, target->n_gpus - 1, err)) return false;
     if (!config_check_video(config, &v, err)) return false;
     *plan = (struct Plan){.config = config, .target = *target};
-    plan->tokens = v.frames / patch[0] * (v.height / patch[1]) * (v.width / patch[2]);
-    plan->memory = plan_memory_make(config, v, plan_share(config, target->n_gpus),
-                                    target->act_dtype, target->machine);
+    plan->tokens = plan_tokens(config, v);
+    plan->share = batch_share(config, &grid);
+    plan->memory = plan_memory_make(config, v, &grid, target->act_dtype, target->machine);
     plan_steps(plan);
     if (config->train.stage == STAGE_KD) plan->preparation_seconds = pairs_seconds(config, target);
     return true;
@@ -66,6 +67,8 @@ struct PlanTotals plan_totals(const struct Plan *plan) {
         whole.seconds = step->seconds;
         plan_tally_add(&totals.whole, whole, n);
         for (int op = 0; op < OP_COUNT; op++) plan_tally_add(&totals.ops[op], step->ops[op], n);
+        for (int phase = 0; phase < PLAN_PHASES; phase++)
+            plan_tally_add(&totals.phases[phase], step->phases[phase], n);
         totals.model_flops += (double)n * step->model_flops;
         totals.link_seconds += (double)n * step->traffic.link_seconds;
     }
@@ -73,6 +76,11 @@ struct PlanTotals plan_totals(const struct Plan *plan) {
         if (totals.ops[op].seconds > totals.ops[totals.slowest].seconds)
             totals.slowest = (enum Op)op;
     return totals;
+}
+
+double plan_mfu(const struct Plan *plan) {
+    struct PlanTotals totals = plan_totals(plan);
+    return totals.model_flops / (totals.whole.seconds * plan->target.machine->flops);
 }
 
 double plan_run_seconds(const struct Plan *plan) {

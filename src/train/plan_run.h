@@ -18,13 +18,17 @@ enum { PLAN_MAX_KINDS = 2 };
 struct Plan {
     const struct Config *config;
     struct PlanTarget target;
-    int64_t tokens; /* of a sample */
+    int64_t tokens; /* plan_tokens */
+    int64_t share;  /* samples of the GPU that has the most of a batch */
     struct PlanMemory memory;
     int n_kinds; /* of steps that the stage alternates between */
     struct PlanStep steps[PLAN_MAX_KINDS];
     int64_t n_iterations[PLAN_MAX_KINDS]; /* of each kind in the run */
     double preparation_seconds;           /* before the first: KD's teacher makes its pairs */
 };
+
+/* Of a sample, whose video the patches tile. */
+int64_t plan_tokens(const struct Config *config, struct VideoShape video);
 
 /* Fails if a GPU would be left without a sample, for another precision than that of the tables, and
  * for videos that the networks cannot read. */
@@ -38,11 +42,13 @@ double plan_run_seconds(const struct Plan *plan);
 /* Of one GPU in all iterations. */
 struct PlanTotals {
     struct OpTally whole; /* its seconds are those of the iterations, waiting included */
-    struct OpTally ops[OP_COUNT];
+    struct OpTally ops[OP_COUNT], phases[PLAN_PHASES];
     enum Op slowest;
     double model_flops, link_seconds;
 };
 struct PlanTotals plan_totals(const struct Plan *plan);
+/* Model flops as a share of the peak, in all iterations. */
+double plan_mfu(const struct Plan *plan);
 
 /* Keys that would make a difference, found by planning anew: changes with which a plan that does
  * not fit does, or with which one that fits is faster by 1 % or more and fits still.  Tried are

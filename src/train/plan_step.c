@@ -20,6 +20,20 @@ void plan_tally_add(struct OpTally *sum, struct OpTally more, int64_t n) {
     sum->bytes += (double)n * more.bytes;
 }
 
+static void add_step(struct PlanStep *sum, const struct PlanStep *more, int64_t n) {
+    const struct PlanTraffic *traffic = &more->traffic;
+    for (int op = 0; op < OP_COUNT; op++) plan_tally_add(&sum->ops[op], more->ops[op], n);
+    for (int phase = 0; phase < PLAN_PHASES; phase++)
+        plan_tally_add(&sum->phases[phase], more->phases[phase], n);
+    sum->seconds += (double)n * more->seconds;
+    sum->model_flops += (double)n * more->model_flops;
+    sum->traffic.messages += n * traffic->messages;
+    sum->traffic.buffer_bytes += (double)n * traffic->buffer_bytes;
+    sum->traffic.sent_bytes += (double)n * traffic->sent_bytes;
+    sum->traffic.link_seconds += (double)n * traffic->link_seconds;
+    sum->traffic.exposed_seconds += (double)n * traffic->exposed_seconds;
+}
+
 static void divide(struct OpTally *tally, int n) {
     tally->calls /= n;
     tally->seconds /= n;
@@ -30,6 +44,7 @@ static void divide(struct OpTally *tally, int n) {
 static void divide_step(struct PlanStep *step, int n) {
     for (int op = 0; op < OP_COUNT; op++) divide(&step->ops[op], n);
     for (int phase = 0; phase < PLAN_PHASES; phase++) divide(&step->phases[phase], n);
+    step->seconds /= n;
     step->model_flops /= n;
     step->traffic.messages /= n;
     step->traffic.buffer_bytes /= n;
@@ -42,26 +57,26 @@ static void divide_step(struct PlanStep *step, int n) {
 
 struct Rehearsal {
     const struct Config *config;
-    int n_gpus;
+    struct RankGrid grid; /* of the last GPU, which has the most samples */
     struct Backend *be;
     struct Comm *comm;
+    struct Parallel parallel;
     struct Learner learner;
-    int64_t *samples; /* [capacity], read for KD's noises */
-    struct PlanStep sum;
+    int64_t *samples;     /* [capacity], read for KD's noises */
+    struct PlanStep step; /* what is rehearsed at present */
 };
-
-int64_t plan_share(const struct Config *config, int n_gpus) {
-    return config->train.global_batch - batch_share_start(config, n_gpus, n_gpus - 1); /* rounded up */
-}
 
 static void rehearsal_init(struct Rehearsal *r, const struct Config *config,
                            const struct PlanTarget *target) {
-    int64_t share = plan_share(config, target->n_gpus), micro = config->train.micro_batch;
-    *r = (struct Rehearsal){
-        .config = config, .n_gpus = target->n_gpus, .be = backend_plan_create(target->act_dtype)};
+    struct Error err;
+    *r = (struct Rehearsal){.config = config, .be = backend_plan_create(target->act_dtype)};
+    TMD_CHECK(rank_grid_init(&r->grid, config, target->n_gpus, target->n_gpus - 1, &err), "%s",
+              err.text);
+    int64_t micro = config->train.micro_batch, share = batch_share(config, &r->grid);
     r->comm = comm_plan_create(r->be, target->n_gpus, target->link);
-    learner_init(&r->learner, config, r->be, r->comm, target->video, share < micro ? share : micro,
-                 NULL, -1);
+    parallel_open(&r->parallel, &r->grid, r->comm);
+    learner_init(&r->learner, config, r->be, &r->parallel, target->video,
+                 share < micro ? share : micro, NULL, -1);
     r->samples = xcalloc((size_t)r->learner.batch.capacity * sizeof *r->samples);
     backend_plan_set_clock(r->be, plan_clock(target->machine));
     backend_plan_reset(r->be);
@@ -69,6 +84,7 @@ static void rehearsal_init(struct Rehearsal *r, const struct Config *config,
 
 static void rehearsal_free(struct Rehearsal *r) {
     learner_free(&r->learner);
+    parallel_close(&r->parallel);
     r->comm->destroy(r->comm);
     r->be->destroy(r->be);
     free(r->samples);
@@ -79,17 +95,19 @@ static void book(struct Rehearsal *r, enum PlanPhase phase) {
     const struct OpTally *ops = backend_plan_tallies(r->be);
     for (int op = 0; op < OP_COUNT; op++) {
         bool backward = phase == PLAN_FORWARD && strstr(op_name((enum Op)op), "_backward");
-        plan_tally_add(&r->sum.ops[op], ops[op], 1);
-        plan_tally_add(&r->sum.phases[backward ? PLAN_BACKWARD : phase], ops[op], 1);
+        plan_tally_add(&r->step.ops[op], ops[op], 1);
+        plan_tally_add(&r->step.phases[backward ? PLAN_BACKWARD : phase], ops[op], 1);
     }
-    r->sum.model_flops += op_tally_total(ops).flops - backend_plan_scores_again(r->be);
+    r->step.model_flops += op_tally_total(ops).flops - backend_plan_scores_again(r->be);
     backend_plan_reset(r->be);
 }
 
-static void rehearse_passes(struct Rehearsal *r, enum StepKind kind, int64_t iteration, int gpu) {
+static void rehearse_passes(struct Rehearsal *r, enum StepKind kind, int64_t iteration,
+                            int data_rank) {
     struct Learner *l = &r->learner;
-    int64_t first = batch_share_start(r->config, r->n_gpus, gpu);
-    int64_t end = batch_share_start(r->config, r->n_gpus, gpu + 1), capacity = l->batch.capacity;
+    int64_t first = batch_share_start(r->config, &r->grid, data_rank);
+    int64_t end = batch_share_start(r->config, &r->grid, data_rank + 1);
+    int64_t capacity = l->batch.capacity;
     for (int64_t at = first; at < end; at += capacity) {
         struct StepInputs in;
         struct StepResult result;
@@ -106,51 +124,125 @@ static void rehearse_passes(struct Rehearsal *r, enum StepKind kind, int64_t ite
     }
 }
 
-/* An iteration as the trainer runs it; returns its seconds. */
-static double rehearse(struct Rehearsal *r, enum StepKind kind, int64_t iteration, int gpu) {
+/* An iteration of a GPU as the trainer runs it. */
+static struct PlanStep rehearse(struct Rehearsal *r, enum StepKind kind, int64_t iteration,
+                                int data_rank) {
     struct Learner *l = &r->learner;
-    double begin = backend_plan_now(r->be), waited = r->sum.phases[PLAN_EXPOSED].seconds;
+    double begin = backend_plan_now(r->be);
+    r->step = (struct PlanStep){.kind = kind};
+    comm_plan_reset(r->comm);
     learner_begin(l, kind);
     book(r, PLAN_ZERO);
-    rehearse_passes(r, kind, iteration, gpu);
+    rehearse_passes(r, kind, iteration, data_rank);
     learner_sum(l, kind);
     book(r, PLAN_FORWARD);
-    r->sum.traffic = comm_plan_traffic(r->comm);
-    r->sum.phases[PLAN_EXPOSED].seconds = r->sum.traffic.exposed_seconds;
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!learner_trains(l, kind, (enum Role)role)) continue;
         double norm = learner_gradient_norm(l, (enum Role)role);
         learner_update(l, (enum Role)role, iteration, iteration + 1, norm);
     }
     book(r, PLAN_UPDATE);
-    return backend_plan_now(r->be) - begin + r->sum.phases[PLAN_EXPOSED].seconds - waited;
+    r->step.traffic = comm_plan_traffic(r->comm);
+    double exposed = r->step.traffic.exposed_seconds;
+    r->step.phases[PLAN_EXPOSED].seconds = exposed;
+    r->step.seconds = backend_plan_now(r->be) - begin + exposed;
+    return r->step;
+}
+
+/* An iteration before those that count: units are gathered while others are at work only once their
+ * order is known, and what an update sets going is waited for in the next iteration. */
+static void warm_up(struct Rehearsal *r, enum StepKind kind) {
+    if (r->grid.n_shares == 1) return;
+    rehearse(r, kind, 0, r->grid.data_rank);
+    backend_plan_reset(r->be);
 }
 
 /* ---- iterations that stand for all */
 
+/* What draws decide of the cost of a GPU's iteration: in how many passes how many samples have
+ * r < s.  The last pass stands apart, for gradients travel beside it; the order of the others does
+ * not matter. */
+struct DrawnShare {
+    int64_t n_passes[STUDENT_MAX_BATCH + 1]; /* [samples with r < s], of all passes but the last */
+    int64_t last_batch, last_derived;        /* of the last: its samples, those with r < s */
+};
+
+static struct DrawnShare drawn_share(const struct Rehearsal *r, int64_t iteration, int data_rank) {
+    struct DrawnShare share = {.last_batch = 0};
+    int64_t first = batch_share_start(r->config, &r->grid, data_rank);
+    int64_t end = batch_share_start(r->config, &r->grid, data_rank + 1);
+    int64_t capacity = r->learner.batch.capacity;
+    for (int64_t at = first; at < end; at += capacity) {
+        struct StepInputs in = {.batch = end - at < capacity ? end - at : capacity};
+        int64_t n_derived = 0;
+        draw_times(r->config, STEP_STAGE1, iteration, at, &in);
+        for (int64_t b = 0; b < in.batch; b++) n_derived += in.r[b] < in.s[b];
+        if (end - at > capacity) {
+            share.n_passes[n_derived]++;
+        } else {
+            share.last_batch = in.batch;
+            share.last_derived = n_derived;
+        }
+    }
+    return share;
+}
+
+/* Iterations of GPUs whose draws cost the same: one was rehearsed. */
+struct Alike {
+    struct DrawnShare share;
+    struct PlanStep step;
+    int n;
+};
+
+struct AlikeList {
+    struct Alike *items;
+    int n, capacity;
+};
+
+static struct Alike *find_alike(struct AlikeList *list, struct Rehearsal *r, int64_t iteration,
+                                int data_rank) {
+    struct DrawnShare share = drawn_share(r, iteration, data_rank);
+    for (int i = 0; i < list->n; i++)
+        if (!memcmp(&list->items[i].share, &share, sizeof share)) return &list->items[i];
+    if (list->n == list->capacity) {
+        list->capacity = 2 * list->capacity + 16;
+        list->items = xrealloc(list->items, (size_t)list->capacity * sizeof *list->items);
+    }
+    struct Alike *alike = &list->items[list->n++];
+    *alike = (struct Alike){.share = share, .step = rehearse(r, STEP_STAGE1, iteration, data_rank)};
+    return alike;
+}
+
+/* The mean over iterations of all GPUs, each as long as its slowest. */
+static struct PlanStep rehearse_draws(struct Rehearsal *r) {
+    enum { DRAWS = 8 };
+    struct AlikeList list = {0};
+    struct PlanStep step = {.kind = STEP_STAGE1};
+    double seconds = 0.0;
+    for (int k = 0; k < DRAWS; k++) {
+        double slowest = 0.0;
+        for (int data_rank = 0; data_rank < r->grid.n_data; data_rank++) {
+            struct Alike *alike = find_alike(&list, r, k, data_rank);
+            alike->n++;
+            slowest = fmax(slowest, alike->step.seconds);
+        }
+        seconds += slowest / DRAWS;
+    }
+    for (int i = 0; i < list.n; i++) add_step(&step, &list.items[i].step, list.items[i].n);
+    free(list.items);
+    divide_step(&step, DRAWS * r->grid.n_data);
+    step.phases[PLAN_SLOWEST].seconds = seconds - step.seconds;
+    step.seconds = seconds;
+    return step;
+}
+
 static struct PlanStep rehearse_kind(const struct Config *config, const struct PlanTarget *target,
                                      enum StepKind kind) {
-    enum { DRAWS = 8 };
     bool varies = kind == STEP_STAGE1 && config->stage1.method == STAGE1_MEANFLOW;
-    int n_iterations = varies ? DRAWS : 1, first_gpu = varies ? 0 : target->n_gpus - 1;
     struct Rehearsal r;
-    double seconds = 0.0, busy = 0.0;
     rehearsal_init(&r, config, target);
-    for (int k = 0; k < n_iterations; k++) {
-        double slowest = 0.0;
-        for (int gpu = first_gpu; gpu < target->n_gpus; gpu++) {
-            double of_gpu = rehearse(&r, kind, k, gpu);
-            slowest = fmax(slowest, of_gpu);
-            busy += of_gpu;
-        }
-        seconds += slowest;
-    }
-    int n_runs = n_iterations * (target->n_gpus - first_gpu);
-    struct PlanStep step = r.sum;
-    step.kind = kind;
-    divide_step(&step, n_runs);
-    step.seconds = seconds / n_iterations;
-    step.phases[PLAN_SLOWEST].seconds = step.seconds - busy / n_runs;
+    warm_up(&r, kind);
+    struct PlanStep step = varies ? rehearse_draws(&r) : rehearse(&r, kind, 0, r.grid.n_data - 1);
     rehearsal_free(&r);
     return step;
 }

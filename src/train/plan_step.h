@@ -54,10 +54,7 @@ struct PlanStep {
 /* sum += n * more, in every number. */
 void plan_tally_add(struct OpTally *sum, struct OpTally more, int64_t n);
 
-/* The most samples that a GPU has of a batch. */
-int64_t plan_share(const struct Config *config, int n_gpus);
-
-/* n_gpus <= train.global_batch. */
+/* The GPUs can be divided as the configuration wants (rank_grid_init). */
 struct PlanStep plan_step_make(const struct Config *config, const struct PlanTarget *target,
                                enum StepKind kind);
 

@@ -35,7 +35,7 @@ static bool read_prompts(struct PromptSet *prompts, const struct Config *config,
 }
 
 bool preview_open(struct Preview *preview, const struct Config *config, struct Dataset *dataset,
-                  struct Error *err) {
+                  bool writes, struct Error *err) {
     *preview = (struct Preview){0};
     if (!config->preview.every) return true;
     preview->info = *dataset_info(dataset);
@@ -44,7 +44,7 @@ bool preview_open(struct Preview *preview, const struct Config *config, struct D
     if (!read_prompts(&preview->prompts, config, dataset, err)) return false;
     int64_t n_elems = preview->prompts.n * dataset_video_elems(dataset);
     preview->clips = xmalloc((size_t)n_elems * sizeof *preview->clips);
-    return folder_make(preview->folder, err);
+    return !writes || folder_make(preview->folder, err);
 }
 
 void preview_close(struct Preview *preview) {
@@ -78,12 +78,12 @@ static bool write_sheet(const struct Preview *preview, const struct Networks *ne
 }
 
 bool preview_write(const struct Preview *preview, const struct Networks *nets, struct Arena *arena,
-                   int64_t iteration, struct Error *err) {
+                   int64_t iteration, bool write, struct Error *err) {
     struct Sampler sampler = sampler_init(nets, nets->plan.main, true);
     struct SampleSet set = {.n = preview->prompts.n,
                             .text = preview->prompts.text,
                             .neg_text = preview->prompts.neg_text,
                             .clips = preview->clips};
     sampler_run(&sampler, set, preview_batch(nets->config), arena);
-    return write_sheet(preview, nets, iteration, err);
+    return !write || write_sheet(preview, nets, iteration, err);
 }

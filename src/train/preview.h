@@ -21,15 +21,16 @@ struct Preview {
  * backend. */
 int64_t preview_arena_bytes(const struct Networks *planned);
 
-/* Reads the prompts, the configured ones or the data's first, and makes the folder.  Does nothing
+/* Reads the prompts, the configured ones or the data's first; `writes`: makes the folder.  Does nothing
  * with previews off.  preview_close is harmless on zeros and after an error. */
 bool preview_open(struct Preview *preview, const struct Config *config, struct Dataset *dataset,
-                  struct Error *err);
+                  bool writes, struct Error *err);
 void preview_close(struct Preview *preview);
 
 /* Whether a preview is wanted once `iteration` iterations are done. */
 bool preview_due(const struct Config *config, int64_t iteration);
+/* Samples, and unless this rank only helps (`write` false) draws what came out. */
 bool preview_write(const struct Preview *preview, const struct Networks *nets, struct Arena *arena,
-                   int64_t iteration, struct Error *err);
+                   int64_t iteration, bool write, struct Error *err);
 
 #endif

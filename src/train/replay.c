@@ -74,7 +74,7 @@ static void add_gradients(const struct Replay *r) {
         const struct Weights *w = &r->nets.weights[role];
         if (!r->nets.plan.trained[role]) continue;
         snprintf(prefix, sizeof prefix, "grad.%s.", role_name((enum Role)role));
-        weights_list(w, w->grad, prefix, r->out);
+        weights_list_gradients(w, prefix, r->out);
     }
 }
 

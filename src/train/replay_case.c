@@ -135,17 +135,18 @@ bool replay_case_step_inputs(struct ReplayCase *rc, enum StepKind kind, struct S
                              struct Error *err) {
     bool stage2 = kind == STEP_STUDENT || kind == STEP_CRITIC;
     bool head = rc->config.student.head_blocks > 0;
+    bool drops = kind == STEP_TEACHER || kind == STEP_STAGE1;
     bool inner_times = kind == STEP_STAGE1 || (stage2 && head && !rc->config.stage2.rollout);
     in->batch = rc->batch;
     return replay_case_video(rc, "x", &in->x, err) && replay_case_video(rc, "x1", &in->x1, err) &&
            replay_case_text(rc, "context", &in->text, err) &&
            (kind == STEP_TEACHER || replay_case_video(rc, "y1", &in->y1, err)) &&
            (!stage2 || replay_case_video(rc, "eps", &in->eps, err)) &&
-           (!(kind == STEP_STAGE1 || kind == STEP_STUDENT) ||
+           (!(drops || kind == STEP_STUDENT) ||
             replay_case_text(rc, "neg_context", &in->neg_text, err)) &&
            (kind == STEP_KD || replay_case_times(rc, "t", in->t, err)) &&
            (!(stage2 || kind == STEP_KD) || replay_case_times(rc, "t_student", in->t_student, err)) &&
            (!inner_times || (replay_case_times(rc, "s", in->s, err) &&
                              replay_case_times(rc, "r", in->r, err))) &&
-           (kind != STEP_STAGE1 || replay_case_flags(rc, "drop", in->drop, err));
+           (!drops || replay_case_flags(rc, "drop", in->drop, err));
 }

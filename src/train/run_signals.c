@@ -23,3 +23,10 @@ void run_signals_install(void) {
 bool run_signals_arrived(void) {
     return arrived != 0;
 }
+
+bool run_signals_none_early(struct Error *err) {
+    if (!arrived) return true;
+    error_set(err, "a signal came before the first iteration; start again to go on");
+    err->exit_code = EXIT_INTERRUPTED;
+    return false;
+}

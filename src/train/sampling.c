@@ -35,30 +35,33 @@ struct Tapes {
 struct Session {
     const struct Sampler *sampler;
     struct Weights weights;
+    struct UnitMemory *units; /* of the average */
     struct Arena *arena;
     struct Tapes *tapes;
 };
 
-static struct Weights weights_to_use(const struct Sampler *s, struct Arena *arena) {
-    const struct Backend *be = s->nets->be;
-    struct Weights w = s->nets->frozen[s->role];
-    if (!s->use_ema || !w.ema) return w;
-    w.master = w.ema;
-    w.compute = (Act *)(void *)w.ema;
-    if (be->act_dtype != DTYPE_F32) {
-        w.compute = arena_act(arena, w.table->n_elems);
-        be->weights_cast(be, w.compute, w.ema, w.table->n_elems);
-    }
-    return w;
+static void choose_weights(struct Session *session) {
+    const struct Sampler *s = session->sampler;
+    const struct Weights *w = &s->nets->frozen[s->role];
+    session->weights = *w;
+    if (!s->use_ema || !w->ema || w->share.n_shares > 1) return;
+    Act *act = w->be->act_dtype == DTYPE_F32 ? NULL : arena_act(session->arena, w->n_elems);
+    session->units = xcalloc((size_t)w->table->n_units * sizeof *session->units);
+    session->weights = weights_average_view(w, act, session->units);
 }
 
 static struct Session session_begin(const struct Sampler *s, struct Arena *arena) {
     TMD_CHECK(s->role == ROLE_TEACHER || s->role == ROLE_STUDENT, "the %s makes no samples",
               role_name(s->role));
-    return (struct Session){.sampler = s,
-                            .weights = weights_to_use(s, arena),
-                            .arena = arena,
-                            .tapes = xcalloc(sizeof(struct Tapes))};
+    struct Session session = {
+        .sampler = s, .arena = arena, .tapes = xcalloc(sizeof(struct Tapes))};
+    choose_weights(&session);
+    return session;
+}
+
+static void session_end(struct Session *session) {
+    free(session->units);
+    free(session->tapes);
 }
 
 /* Text of `batch` samples as activations; the same rows for all of them if `repeat`. */
@@ -93,6 +96,7 @@ static void run_student(const struct Session *session, int64_t first, int64_t ba
     for (int64_t k = 0; k < outer; k++)
         draw_noise(session, k, DRAW_SAMPLER_Y1, first, batch, y1 + k * n);
     student.wan.weights = &session->weights;
+    student.wan.geometry = &nets->whole;
     student_sample(&student, batch, x, y1, upload_text(session, host_text, batch, false),
                    session->arena, &session->tapes->student);
 }
@@ -104,6 +108,7 @@ static void run_teacher(const struct Session *session, int64_t batch, float *x,
     Act *text = upload_text(session, host_text, batch, false), *neg_text = NULL;
     if (how.guidance != 1.0) neg_text = upload_text(session, host_neg_text, batch, true);
     wan.weights = &session->weights;
+    wan.geometry = &session->sampler->nets->whole;
     teacher_sample(&wan, how, batch, x, text, neg_text, session->arena, &session->tapes->teacher);
 }
 
@@ -132,7 +137,7 @@ void sampler_run(const struct Sampler *sampler, struct SampleSet set, int64_t ba
         be->download(be, set.clips + at * n_video, x, n * n_video * (int64_t)sizeof *x);
         arena_release(arena, batch_mark);
     }
-    free(session.tapes);
+    session_end(&session);
     arena_release(arena, mark);
 }
 
@@ -141,6 +146,6 @@ int64_t sampler_arena_bytes(const struct Sampler *planned, int64_t batch) {
     arena_init_measuring(&arena, planned->nets->be);
     struct Session session = session_begin(planned, &arena);
     run_batch(&session, 0, batch, NULL, NULL);
-    free(session.tapes);
+    session_end(&session);
     return arena.peak;
 }

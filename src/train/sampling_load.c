@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "data/checkpoint.h"
-#include "train/run_state.h"
+#include "train/run_weights.h"
 
 /* ---- configuration ---- */
 
@@ -37,28 +37,18 @@ bool sampling_config_check(struct Config *config, enum Role role, struct Error *
 
 /* ---- weights ---- */
 
-static bool read_weights(const struct Networks *nets, struct SampledModel model, float *host,
-                         struct Error *err) {
+static bool load_weights(struct Networks *nets, struct SampledModel model, struct Error *err) {
     static const char *const teacher[] = {"teacher"}, *const student[] = {"student"};
-    const struct ParamTable *table = networks_table(nets, model.role);
+    struct Weights *weights = &nets->weights[model.role];
     bool from_teacher = model.role == ROLE_TEACHER || model.untrained;
     /* what the teacher lacks, the flow head's own tensors, keeps these initial values */
-    params_initialise(table, (uint64_t)nets->config->train.seed, host);
+    run_fresh_weights(weights, (uint64_t)nets->config->train.seed);
     struct WeightsSource source = {.path = model.path,
                                    .roles = from_teacher ? teacher : student,
                                    .n_roles = 1,
                                    .use_ema = model.use_ema,
                                    .partial = model.untrained};
-    return run_read_weights(&source, table, host, err);
-}
-
-static bool load_weights(struct Networks *nets, struct SampledModel model, struct Error *err) {
-    int64_t n_elems = networks_table(nets, model.role)->n_elems;
-    float *host = xmalloc((size_t)n_elems * sizeof *host);
-    bool ok = read_weights(nets, model, host, err);
-    if (ok) weights_upload(&nets->weights[model.role], host);
-    free(host);
-    return ok;
+    return run_read_weights(&source, weights, err);
 }
 
 /* ---- the sampler ---- */

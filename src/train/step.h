@@ -15,6 +15,7 @@ struct StepContext {
     struct StepTapes *tapes; /* host memory that a step needs for bookkeeping */
     double sample_weight;
     bool last; /* the last pass before the update: gradients may travel as soon as they are complete */
+    bool in_step; /* the passes gather weights from all ranks, which must run the same ones */
     bool all_outputs; /* also what the losses do not depend on: for replay */
 };
 

@@ -12,6 +12,10 @@ void step_tapes_destroy(struct StepTapes *tapes) {
     free(tapes);
 }
 
+double step_alike_weight(const struct StepContext *ctx) {
+    return ctx->sample_weight / networks_parts(ctx->nets);
+}
+
 float *step_latents(const struct StepContext *ctx, int64_t batch) {
     return arena_f32(ctx->arena, batch * networks_latent_elems(ctx->nets));
 }

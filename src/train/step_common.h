@@ -13,6 +13,10 @@ struct StepTapes {
     struct DiscriminatorTape discriminator;
 };
 
+/* sample_weight of what all ranks that share a sample's tokens compute alike, and sum: losses, and
+ * gradients of the discriminator. */
+double step_alike_weight(const struct StepContext *ctx);
+
 /* A buffer for a batch of latents. */
 float *step_latents(const struct StepContext *ctx, int64_t batch);
 

@@ -45,12 +45,18 @@ static bool write_roles(const struct Dump *d, enum StepKind kind, struct Error *
         if (!nets->plan.present[role] || !step_reads(kind, (enum Role)role)) continue;
         snprintf(name, sizeof name, "%s.safetensors", role_name((enum Role)role));
         char *path = file_in(d, name);
-        weights_list(&nets->weights[role], nets->weights[role].master, "", &list);
+        weights_list_values(&nets->weights[role], "", &list);
         ok = tensor_list_write(&list, path, err);
         tensor_list_free(&list);
         free(path);
     }
     return ok;
+}
+
+void step_dump_help(const struct StepContext *ctx, enum StepKind kind) {
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (ctx->nets->plan.present[role] && step_reads(kind, (enum Role)role))
+            weights_list_help(&ctx->nets->weights[role]);
 }
 
 /* ---- inputs: videos and text as float32, times as float64, flags as integers ---- */
@@ -119,9 +125,9 @@ static bool write_expected(const struct Dump *d, const struct StepResult *result
     struct TensorList list = {0};
     struct StepScalar scalars[STEP_MAX_SCALARS];
     struct StepVideo videos[STEP_MAX_VIDEOS];
-    struct StepContext alone = *d->ctx; /* a replay knows no other samples than these */
+    struct StepContext alone = *d->ctx; /* a replay knows no other samples than these, nor ranks */
     char name[TENSOR_NAME_MAX];
-    alone.sample_weight = 1.0 / (double)d->in->batch;
+    alone.sample_weight = (double)networks_parts(d->ctx->nets) / (double)d->in->batch;
     int n_scalars = step_scalars(&alone, result, scalars), n_videos = step_videos(result, videos);
     for (int i = 0; i < n_scalars; i++) {
         if (scalars[i].derived) continue;

@@ -11,4 +11,8 @@
 bool step_dump(const struct StepContext *ctx, const struct StepInputs *in,
                const struct StepResult *result, const char *folder, struct Error *err);
 
+/* For a rank that writes nothing, but holds a share of the weights that another one writes at the same
+ * time. */
+void step_dump_help(const struct StepContext *ctx, enum StepKind kind);
+
 #endif

@@ -1,5 +1,7 @@
 #include "train/step_run.h"
 
+#include "train/step_common.h"
+
 #include <string.h>
 
 static const char *const kind_names[STEP_KIND_COUNT] = {"teacher", "kd", "stage1", "student",
@@ -55,12 +57,12 @@ void step_run(const struct StepContext *ctx, enum StepKind kind, const struct St
     }
 }
 
-/* sample_weight times the sum of per-sample values. */
+/* The weighted sum of per-sample values. */
 static double weighted_sum(const struct StepContext *ctx, const double *device, int64_t batch) {
     double host[STUDENT_MAX_BATCH], sum = 0.0;
     ctx->nets->be->download(ctx->nets->be, host, device, batch * (int64_t)sizeof(double));
     for (int64_t b = 0; b < batch; b++) sum += host[b];
-    return ctx->sample_weight * sum;
+    return step_alike_weight(ctx) * sum;
 }
 
 int step_scalars(const struct StepContext *ctx, const struct StepResult *result,

@@ -35,7 +35,7 @@ void step_run(const struct StepContext *ctx, enum StepKind kind, const struct St
 
 enum { STEP_MAX_SCALARS = 4, STEP_MAX_VIDEOS = 4 };
 
-/* Losses of this pass, each weighted by sample_weight and summed over the pass's samples: added over
+/* Losses of this pass, each weighted by step_alike_weight and summed over the pass's samples: added over
  * passes and ranks they are the means over the batch.  Downloads.  Returns how many. */
 struct StepScalar {
     const char *name;

@@ -45,6 +45,8 @@ static struct Picked pick(const struct StepContext *ctx, const struct StepInputs
     if (ctx->nets->config->stage1.method == STAGE1_TM) return picked;
     for (int64_t b = 0; b < in->batch; b++)
         if (in->r[b] < in->s[b] || ctx->all_outputs) picked.index[picked.n++] = b;
+    /* the passes of another rank, whose samples do, need this one's share of the weights */
+    if (ctx->in_step && picked.n == 0) picked.n = 1;
     return picked;
 }
 

@@ -166,7 +166,8 @@ static void discriminator_update(const struct StepContext *ctx, const struct Ste
     struct WanInputs inputs = {.batch = in->batch, .x = x_t, .host_t = in->t, .text = in->text};
     wan_forward(&teacher, inputs, NULL, &taps, KEEP_NOTHING, ctx->arena, &ctx->tapes->teacher);
     discriminate(ctx, &d, &taps, in->batch, logits);
-    be->softplus_loss(be, loss, dlogits, logits, sign, ctx->sample_weight, in->batch, taps.blocks->n);
+    be->softplus_loss(be, loss, dlogits, logits, sign, step_alike_weight(ctx), in->batch,
+                      taps.blocks->n);
     discriminator_backward(&d, dlogits, &ctx->tapes->discriminator, NULL, last, ctx->arena);
     arena_release(ctx->arena, mark);
 }

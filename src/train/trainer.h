@@ -7,22 +7,29 @@
 #define TMD_TRAINER_H
 
 #include "data/loader.h"
+#include "train/environment.h"
 #include "train/learner.h"
 #include "train/metrics.h"
 #include "train/preview.h"
-#include "train/run_state.h"
+#include "train/run_save.h"
+#include "train/watchdog.h"
 
 struct Trainer {
     const struct Config *config;
     struct Comm *comm;        /* the caller's, for host memory */
-    struct Comm *device_comm; /* for gradients, in the backend's memory */
+    struct Comm *device_comm; /* for what lies in the backend's memory */
+    struct RankGrid grid;
+    struct Parallel parallel;
     struct Backend *be;
     struct Dataset *dataset;
     struct Learner learner;
     struct Loader *loader;
+    struct Watchdog *watchdog;
+    struct Environment environment;
     struct Metrics metrics; /* rank 0 */
     struct Preview preview; /* rank 0 */
     struct RunState state;
+    struct RunSaver *saver;
     int64_t first_in_batch, n_local; /* this rank's share of the global batch */
     int64_t memory_bytes;
 };
@@ -31,12 +38,13 @@ struct Trainer {
 struct MemoryPlan {
     int64_t weights[ROLE_COUNT];
     int64_t batch; /* and the tables that depend on its shape */
+    int64_t units; /* that stand whole beside the shares of weights */
     int64_t step;  /* a preview happens in the same memory */
 };
 int64_t memory_plan_total(const struct MemoryPlan *plan);
-/* Runs every kind of step of the stage, and a preview, over the plan backend. */
+/* Runs every kind of step of the stage, and a preview, over the plan backend, for a rank of the grid. */
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
-                                   int64_t n_local, enum Dtype act_dtype);
+                                   const struct RankGrid *grid, enum Dtype act_dtype);
 void memory_plan_print(const struct MemoryPlan *plan, FILE *out);
 
 /* Opens data, plans, allocates, loads weights or resumes.  Collective; every error has been printed

@@ -7,8 +7,21 @@
 #include "train/data_fit.h"
 #include "train/folders.h"
 #include "train/kd_pairs.h"
-#include "train/comm_nccl.h"
+#include "train/run_signals.h"
 #include "train/trainer.h"
+
+static bool start_watchdog(struct Trainer *t, struct Error *err) {
+    return watchdog_start(t->comm, (double)t->config->train.watchdog, &t->watchdog, err);
+}
+
+/* This rank's place among all, and its samples of every global batch. */
+static bool take_place(struct Trainer *t, struct Error *err) {
+    const struct Config *config = t->config;
+    if (!rank_grid_init(&t->grid, config, t->comm->n_ranks, t->comm->rank, err)) return false;
+    t->first_in_batch = batch_share_start(config, &t->grid, t->grid.data_rank);
+    t->n_local = batch_share(config, &t->grid);
+    return true;
+}
 
 static bool open_device(struct Trainer *t, struct Error *err) {
     return backend_open(config_device(t->config), t->comm->local_rank, &t->be, err);
@@ -18,24 +31,14 @@ static bool open_device(struct Trainer *t, struct Error *err) {
 static bool join_devices(struct Trainer *t, struct Error *err) {
     (void)err;
     t->device_comm = comm_for_backend(t->comm, t->be);
-    return true;
-}
-
-/* This rank's samples of every global batch. */
-static bool share_batch(struct Trainer *t, struct Error *err) {
-    int64_t batch = t->config->train.global_batch, rank = t->comm->rank, n = t->comm->n_ranks;
-    if (batch < n)
-        return error_set(err, "train.global_batch is %lld, but there are %lld ranks, each of which "
-                              "needs a sample", (long long)batch, (long long)n);
-    t->first_in_batch = batch_share_start(t->config, n, rank);
-    t->n_local = batch_share_start(t->config, n, rank + 1) - t->first_in_batch;
+    parallel_open(&t->parallel, &t->grid, t->device_comm);
     return true;
 }
 
 static bool open_data(struct Trainer *t, struct Error *err) {
     const struct StringList *files = &t->config->data.files;
     t->dataset = dataset_open(files->items, files->n, err);
-    return t->dataset && data_fits(t->config, t->dataset, files->items[0], err) && share_batch(t, err);
+    return t->dataset && data_fits(t->config, t->dataset, files->items[0], err);
 }
 
 static bool make_folders(struct Trainer *t, struct Error *err) {
@@ -68,7 +71,7 @@ static bool fits(struct Trainer *t, struct Error *err) {
 static bool allocate(struct Trainer *t, struct Error *err) {
     const struct Config *config = t->config;
     struct VideoShape video = data_video_shape(dataset_info(t->dataset));
-    struct MemoryPlan plan = memory_plan_make(config, video, t->n_local, t->be->act_dtype);
+    struct MemoryPlan plan = memory_plan_make(config, video, &t->grid, t->be->act_dtype);
     int64_t capacity = t->n_local < config->train.micro_batch ? t->n_local : config->train.micro_batch;
     t->memory_bytes = memory_plan_total(&plan);
     if (t->comm->rank == 0) memory_plan_print(&plan, stdout);
@@ -77,13 +80,34 @@ static bool allocate(struct Trainer *t, struct Error *err) {
     float *negative = xmalloc((size_t)n_text * sizeof *negative);
     bool ok = dataset_read_negative(t->dataset, config->model.text_len, negative, err);
     if (ok)
-        learner_init(&t->learner, config, t->be, t->device_comm, video, capacity, negative, plan.step);
+        learner_init(&t->learner, config, t->be, &t->parallel, video, capacity, negative, plan.step);
     free(negative);
     return ok;
 }
 
+/* Told before anything is loaded, with the verdict on the disk. */
+static bool survey(struct Trainer *t, struct Error *err) {
+    struct Environment *env = &t->environment;
+    environment_survey(env, t->comm, t->device_comm, t->be);
+    if (t->comm->rank) return true;
+    char *folder = run_checkpoint_folder(t->config);
+    bool ok = checkpoint_room_look(&env->room, &t->learner.nets, folder, err);
+    environment_print(env, stdout);
+    free(folder);
+    return ok;
+}
+
 static bool open_preview(struct Trainer *t, struct Error *err) {
-    return t->comm->rank || preview_open(&t->preview, t->config, t->dataset, err);
+    bool samples = t->comm->rank == 0 || t->grid.n_shares > 1;
+    return !samples || preview_open(&t->preview, t->config, t->dataset, t->comm->rank == 0, err);
+}
+
+static bool write_environment(struct Trainer *t, struct Error *err) {
+    if (t->comm->rank) return true;
+    char *path = xprintf("%s/environment.json", t->config->out);
+    bool ok = environment_save(&t->environment, path, err);
+    free(path);
+    return ok;
 }
 
 static bool load_state(struct Trainer *t, struct Error *err) {
@@ -104,10 +128,22 @@ static bool load_state(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
+/* Once every rank has its share. */
+static bool gather_weights(struct Trainer *t, struct Error *err) {
+    (void)err;
+    learner_loaded(&t->learner);
+    return true;
+}
+
+static bool open_saver(struct Trainer *t, struct Error *err) {
+    return run_saver_open(&t->saver, &t->learner.nets, t->comm, &t->grid, err);
+}
+
 /* KD trains on what the teacher makes of the data's prompts, not on the data. */
 static bool make_pairs(struct Trainer *t, struct Error *err) {
-    return t->config->train.stage != STAGE_KD ||
-           kd_pairs_make(&t->learner.nets, t->dataset, t->comm, err);
+    if (t->config->train.stage != STAGE_KD) return true;
+    watchdog_enter(t->watchdog, PHASE_PAIRS);
+    return kd_pairs_make(&t->learner.nets, t->dataset, t->comm, t->watchdog, err);
 }
 
 static bool open_pairs(struct Trainer *t, struct Error *err) {
@@ -133,23 +169,33 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {
-        open_device, join_devices,          open_data,  make_folders, open_preview, allocate,
-        load_state,  write_resolved_config, make_pairs, open_pairs,   open_streams};
+        start_watchdog, take_place, open_device,           join_devices,
+        open_data,      make_folders, open_preview,        allocate,
+        survey,         load_state, gather_weights, write_resolved_config, write_environment,
+        make_pairs,     open_pairs, open_streams, open_saver};
     *t = (struct Trainer){.config = config, .comm = comm};
+    run_signals_install();
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         struct Error err = {0};
-        bool ok = phases[i](t, &err);
+        watchdog_enter(t->watchdog, PHASE_OPEN);
+        bool ok = phases[i](t, &err) && run_signals_none_early(&err);
+        watchdog_enter(t->watchdog, PHASE_REDUCE); /* ranks wait for each other */
         if (!comm_agree(comm, ok, &err, exit_code)) return false;
     }
     return true;
 }
 
 void trainer_close(struct Trainer *t) {
+    watchdog_enter(t->watchdog, PHASE_CLOSE);
+    run_saver_close(t->saver);
     loader_close(t->loader);
     metrics_close(&t->metrics);
     preview_close(&t->preview);
     learner_free(&t->learner);
+    environment_free(&t->environment);
     dataset_close(t->dataset);
+    parallel_close(&t->parallel);
     if (t->device_comm && t->device_comm != t->comm) t->device_comm->destroy(t->device_comm);
     if (t->be) t->be->destroy(t->be);
+    watchdog_stop(t->watchdog);
 }

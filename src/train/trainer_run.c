@@ -11,7 +11,7 @@
 
 /* What ranks tell each other every iteration; summed. */
 struct Shared {
-    double scalars[STEP_MAX_SCALARS], interrupted;
+    double scalars[STEP_MAX_SCALARS], interrupted, saving;
 };
 enum { SHARED_DOUBLES = sizeof(struct Shared) / sizeof(double) };
 
@@ -49,6 +49,7 @@ static void run_passes(struct Trainer *t, const struct Batch *batch, struct Iter
             shared->scalars[i] += scalars[i].value;
         }
         arena_release(arena, mark);
+        watchdog_alive(t->watchdog);
     }
 }
 
@@ -60,29 +61,50 @@ static bool pass_is_finite(const struct StepContext *ctx, const struct StepResul
     return true;
 }
 
-/* Runs this iteration's passes again and writes one as a replay case: the first whose loss is not
- * finite, else the first.  Spoils the gradients. */
-static void dump_step(struct Trainer *t, enum StepKind kind, const struct Batch *batch) {
-    struct Arena *arena = &t->learner.arena;
-    int64_t mark = arena_mark(arena), chosen = 0;
-    struct StepInputs in;
-    struct StepResult result;
+static void write_step(const struct Trainer *t, const struct StepContext *ctx,
+                       const struct StepInputs *in, const struct StepResult *result) {
     struct Error err;
-    for (int64_t at = 0; at < t->n_local; at += t->learner.batch.capacity) {
-        struct StepContext ctx = run_pass(t, kind, batch, at, true, &in, &result);
-        bool finite = pass_is_finite(&ctx, &result);
-        arena_release(arena, mark);
-        if (finite) continue;
-        chosen = at;
-        break;
-    }
-    struct StepContext ctx = run_pass(t, kind, batch, chosen, true, &in, &result);
     char *folder = xprintf("%s/replay-%08lld-rank%d", t->config->out, (long long)t->state.iteration,
                            t->comm->rank);
-    if (!step_dump(&ctx, &in, &result, folder, &err)) comm_fail(t->comm, &err);
+    if (!step_dump(ctx, in, result, folder, &err)) comm_fail(t->comm, &err);
     fprintf(stderr, "tmd: wrote the step of iteration %lld to %s; `tmd replay` gives it again\n",
             (long long)t->state.iteration, folder);
     free(folder);
+}
+
+/* The first sample of this rank's first pass whose loss is not finite, else 0.  Where all ranks run
+ * these passes `together` they run all of them. */
+static int64_t find_broken_pass(struct Trainer *t, enum StepKind kind, const struct Batch *batch,
+                                bool together) {
+    struct Arena *arena = &t->learner.arena;
+    int64_t mark = arena_mark(arena), broken = -1;
+    for (int64_t at = 0; at < t->n_local; at += t->learner.batch.capacity) {
+        struct StepInputs in;
+        struct StepResult result;
+        struct StepContext ctx = run_pass(t, kind, batch, at, true, &in, &result);
+        if (broken < 0 && !pass_is_finite(&ctx, &result)) broken = at;
+        arena_release(arena, mark);
+        if (broken >= 0 && !together) break;
+    }
+    return broken < 0 ? 0 : broken;
+}
+
+/* Runs this iteration's passes again and writes one as a replay case, on the ranks that want it: the
+ * first whose loss is not finite, else the first.  Spoils the gradients.  Those that share these samples'
+ * tokens want it together, and the first of them writes; all help that hold a share of the weights. */
+static void dump_step(struct Trainer *t, enum StepKind kind, const struct Batch *batch, bool wanted) {
+    bool together = t->learner.ring != NULL;
+    struct Arena *arena = &t->learner.arena;
+    struct StepInputs in;
+    struct StepResult result;
+    if (!wanted && !together) return;
+    learner_aside(&t->learner);
+    int64_t mark = arena_mark(arena), chosen = find_broken_pass(t, kind, batch, together);
+    struct StepContext ctx = run_pass(t, kind, batch, chosen, true, &in, &result);
+    if (wanted && t->grid.part == 0)
+        write_step(t, &ctx, &in, &result);
+    else if (together)
+        step_dump_help(&ctx, kind);
     arena_release(arena, mark);
 }
 
@@ -96,6 +118,7 @@ static bool losses_finite(const double *losses, int n) {
 static void sum_over_ranks(struct Trainer *t, enum StepKind kind, struct Shared *shared) {
     learner_sum(&t->learner, kind);
     shared->interrupted = run_signals_arrived();
+    shared->saving = run_saver_busy(t->saver);
     t->comm->sum_f64(t->comm, (double *)shared, SHARED_DOUBLES);
 }
 
@@ -119,21 +142,35 @@ static void update(struct Trainer *t, const struct IterationReport *report) {
                            ++t->state.updates[role], report->grad_norm[role]);
 }
 
-static void save(struct Trainer *t) {
-    struct Error err;
-    if (t->comm->rank == 0 && !run_state_save(&t->state, &t->learner.nets, &err)) comm_fail(t->comm, &err);
+/* Saves while the run goes on; the save before must be complete. */
+static bool save(struct Trainer *t, int *exit_code) {
+    if (!run_saver_finish(t->saver, exit_code)) return false;
+    run_saver_begin(t->saver, &t->state);
+    return true;
 }
 
-/* A preview that cannot be written is reported, but no reason to lose a run. */
+/* A preview that cannot be written is reported, but no reason to lose a run.  Where rank 0 has not all
+ * weights, all ranks sample. */
 static void preview(struct Trainer *t) {
+    struct Learner *l = &t->learner;
     struct Error err;
-    if (t->comm->rank || !preview_due(t->config, t->state.iteration)) return;
-    if (!preview_write(&t->preview, &t->learner.nets, &t->learner.arena, t->state.iteration, &err))
+    bool together = l->parallel->grid.n_shares > 1;
+    if ((t->comm->rank && !together) || !preview_due(t->config, t->state.iteration)) return;
+    learner_aside(l);
+    learner_swap_average(l);
+    if (!preview_write(&t->preview, &l->nets, &l->arena, t->state.iteration, t->comm->rank == 0, &err))
         error_report(&err);
+    learner_swap_average(l);
 }
 
-/* One iteration; *interrupted: a signal has reached some rank. */
-static void iterate(struct Trainer *t, bool *interrupted) {
+/* Books the time of a phase, and enters the one behind it. */
+static void end_phase(struct Trainer *t, struct PhaseTimer *timer, enum Phase phase) {
+    phase_timer_end(timer, phase);
+    watchdog_enter(t->watchdog, (enum Phase)((phase + 1) % PHASE_COUNT));
+}
+
+/* One iteration; *interrupted: a signal has reached some rank.  false: a save has failed. */
+static bool iterate(struct Trainer *t, bool *interrupted, int *exit_code) {
     struct IterationReport report = {.iteration = t->state.iteration,
                                      .kind = step_kind_at(t->config, t->state.iteration),
                                      .samples = t->config->train.global_batch,
@@ -141,23 +178,24 @@ static void iterate(struct Trainer *t, bool *interrupted) {
     struct Shared shared = {0};
     struct Batch batch;
     struct Error err;
+    int64_t sent_before = parallel_sent_bytes(&t->parallel);
     phase_timer_begin(&report.timer);
     if (!loader_next(t->loader, &batch, &err)) comm_fail(t->comm, &err);
-    phase_timer_end(&report.timer, PHASE_DATA);
-    if (t->state.iteration == t->config->train.dump_at && t->comm->rank == 0)
-        dump_step(t, report.kind, &batch);
+    end_phase(t, &report.timer, PHASE_DATA);
+    if (t->state.iteration == t->config->train.dump_at)
+        dump_step(t, report.kind, &batch, t->grid.data_rank == 0);
     learner_begin(&t->learner, report.kind);
     run_passes(t, &batch, &report, &shared);
     bool local_finite = losses_finite(shared.scalars, report.n_scalars);
-    phase_timer_end(&report.timer, PHASE_COMPUTE);
+    end_phase(t, &report.timer, PHASE_COMPUTE);
     sum_over_ranks(t, report.kind, &shared);
     *interrupted = shared.interrupted > 0.0;
-    phase_timer_end(&report.timer, PHASE_REDUCE);
+    end_phase(t, &report.timer, PHASE_REDUCE);
 
     report.skipped = !all_finite(t, &report, &shared);
     if (report.skipped) {
-        if (!t->state.skipped_in_row && (!local_finite || t->comm->rank == 0))
-            dump_step(t, report.kind, &batch);
+        if (!t->state.skipped_in_row)
+            dump_step(t, report.kind, &batch, !local_finite || t->grid.data_rank == 0);
         t->state.skipped++;
         t->state.skipped_in_row++;
     } else {
@@ -165,34 +203,47 @@ static void iterate(struct Trainer *t, bool *interrupted) {
         t->state.skipped_in_row = 0;
     }
     t->state.iteration++;
-    phase_timer_end(&report.timer, PHASE_UPDATE);
+    end_phase(t, &report.timer, PHASE_UPDATE);
 
     int64_t every = t->config->checkpoint.every;
     bool last = t->state.iteration == t->config->train.iterations;
-    if (*interrupted || last || (every && t->state.iteration % every == 0)) save(t);
-    phase_timer_end(&report.timer, PHASE_SAVE);
+    bool written = shared.saving > 0.0 || run_saver_finish(t->saver, exit_code);
+    if (written && (*interrupted || last || (every && t->state.iteration % every == 0)))
+        written = save(t, exit_code);
+    end_phase(t, &report.timer, PHASE_SAVE);
     if (!*interrupted) preview(t);
-    phase_timer_end(&report.timer, PHASE_PREVIEW);
+    end_phase(t, &report.timer, PHASE_PREVIEW);
+    report.sent_bytes = parallel_sent_bytes(&t->parallel) - sent_before;
+    report.learned = t->be->learned(t->be);
     if (t->comm->rank == 0 && !metrics_report(&t->metrics, &report, &err)) comm_fail(t->comm, &err);
+    return written;
+}
+
+/* EXIT_OK: the run goes on, or is complete. */
+static int reason_to_end(const struct Trainer *t, bool interrupted) {
+    if (t->state.skipped_in_row > t->config->train.max_skipped) return EXIT_DIVERGED;
+    return interrupted ? EXIT_INTERRUPTED : EXIT_OK;
+}
+
+static void say_why(const struct Trainer *t, int exit_code) {
+    if (exit_code == EXIT_DIVERGED)
+        fprintf(stderr, "tmd: %lld steps in a row were not finite (train.max_skipped is %lld)\n",
+                (long long)t->state.skipped_in_row, (long long)t->config->train.max_skipped);
+    if (exit_code == EXIT_INTERRUPTED)
+        fprintf(stderr, "tmd: a signal came: wrote the checkpoint of iteration %lld; go on with "
+                        "resume=auto\n", (long long)t->state.iteration);
 }
 
 int trainer_run(struct Trainer *t) {
-    run_signals_install();
-    while (t->state.iteration < t->config->train.iterations) {
+    int exit_code = EXIT_OK, failure;
+    watchdog_enter(t->watchdog, PHASE_DATA);
+    while (exit_code == EXIT_OK && t->state.iteration < t->config->train.iterations) {
         bool interrupted;
-        iterate(t, &interrupted);
-        if (t->state.skipped_in_row > t->config->train.max_skipped) {
-            if (t->comm->rank == 0)
-                fprintf(stderr, "tmd: %lld steps in a row were not finite (train.max_skipped is %lld)\n",
-                        (long long)t->state.skipped_in_row, (long long)t->config->train.max_skipped);
-            return EXIT_DIVERGED;
-        }
-        if (interrupted) {
-            if (t->comm->rank == 0)
-                fprintf(stderr, "tmd: a signal came: wrote the checkpoint of iteration %lld; go on "
-                                "with resume=auto\n", (long long)t->state.iteration);
-            return EXIT_INTERRUPTED;
-        }
+        if (!iterate(t, &interrupted, &failure)) return failure;
+        exit_code = reason_to_end(t, interrupted);
     }
-    return EXIT_OK;
+    watchdog_enter(t->watchdog, PHASE_SAVE);
+    if (!run_saver_finish(t->saver, &failure)) return failure;
+    if (t->comm->rank == 0) say_why(t, exit_code);
+    return exit_code;
 }

@@ -24,6 +24,10 @@ void emu_enqueue(cudaStream_t stream, const char *what, void (*run)(void *arg), 
  * memory. */
 void emu_require_device(const void *address, size_t n_bytes, const char *what);
 
+/* Of the allocation at `memory`, what `stream` is given from now on may touch the first n_bytes only.
+ * What lies beyond them is lost: poison, should a later claim give it back. */
+void emu_claim(cudaStream_t stream, void *memory, size_t n_bytes);
+
 /* A mistake that a real device would punish with undefined behaviour: says so and aborts. */
 void emu_reject(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 

@@ -21,7 +21,7 @@ enum { MIB = 1024 * 1024, MATMULS_OF_BACKWARD = 5 };
 /* One way to the results. */
 struct Way {
     enum Dtype act_dtype;
-    bool deterministic, only_dq;
+    bool deterministic, every_plan, only_dq;
     int64_t workspace_bytes; /* 0: what the backend has */
     int64_t misplaced;       /* elements by which q is moved from where it is aligned */
 };
@@ -52,7 +52,9 @@ static void attend(const struct Backend *be, struct Way way, struct Results *r) 
 
 static struct Results *results(struct Way way) {
     struct Results *r = xcalloc(sizeof *r);
-    struct BackendCuda options = {.act_dtype = way.act_dtype, .deterministic = way.deterministic};
+    struct BackendCuda options = {.act_dtype = way.act_dtype,
+                                  .deterministic = way.deterministic,
+                                  .every_plan = way.every_plan};
     struct Backend *be;
     struct Error err;
     TMD_CHECK(backend_cuda_create(options, &be, &err), "%s", err.text);
@@ -100,6 +102,22 @@ static void test_whole(void **state) {
     check_close(whole->o, ours->o, N_Q, BF16);
     check_close(whole->dq, ours->dq, N_Q, 4.0 * BF16); /* of inputs that were rounded */
     free(ours);
+    free(whole);
+}
+
+/* Both engines, named by each of three heuristics; one alone where the bits must not change. */
+static void test_every_plan(void **state) {
+    (void)state;
+    struct Results *whole = results((struct Way){.act_dtype = DTYPE_BF16});
+    struct Way way = {.act_dtype = DTYPE_BF16, .every_plan = true};
+    struct Results *every = results(way);
+    assert_int_equal(every->forward_runs, 3 * 2 * 6 + 1);
+    check_same(every, whole, BF16);
+    way.deterministic = true;
+    struct Results *first = results(way);
+    assert_int_equal(first->forward_runs, 1);
+    free(first);
+    free(every);
     free(whole);
 }
 
@@ -170,6 +188,7 @@ static void test_misaligned(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_every_plan),
         cmocka_unit_test(test_rounds_of_heads),
         cmocka_unit_test(test_parts_of_queries),
         cmocka_unit_test(test_queries_only),

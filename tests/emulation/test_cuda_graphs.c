@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "child.h"
+#include "kernels/cuda/backend_cuda.h"
 #include "kernels/cuda/cuda_state.h"
 #include "kernels/cuda/graph_capture.h"
 #include "kernels/meter/backend_meter.h"
@@ -84,7 +85,7 @@ static void test_learned(void **state) {
         require_all(be, s.out, 2 * N, 21.0f * (float)i);
         assert_int_equal(s.n_calls, n_calls[i]);
     }
-    struct BackendCudaGraphs told = backend_cuda_graphs(be);
+    struct LearnedRegions told = be->learned(be);
     assert_int_equal(told.n_kept, 1);
     assert_int_equal(told.n_launches, RUNS - 1);
     assert_true(told.n_bytes > 0);
@@ -133,8 +134,8 @@ static void test_every_argument_is_key(void **state) {
         require_all(be, memory, N, 4.0f);
         n.shift -= N;
     }
-    assert_int_equal(backend_cuda_graphs(be).n_kept, 3);
-    assert_int_equal(backend_cuda_graphs(be).n_launches, 3 * (RUNS - 1));
+    assert_int_equal(be->learned(be).n_kept, 3);
+    assert_int_equal(be->learned(be).n_launches, 3 * (RUNS - 1));
 
     struct Sum s = sum_make(be);
     fill(be, s.in, 2 * N, 5.0f);
@@ -144,7 +145,7 @@ static void test_every_argument_is_key(void **state) {
             be->run_often(be, sum_region, &s);
             require_all(be, s.out, 2 * N, 5.0f + (float)s.n_times);
         }
-    assert_int_equal(backend_cuda_graphs(be).n_kept, 5);
+    assert_int_equal(be->learned(be).n_kept, 5);
     sum_free(&s);
     be->memory_free(be, memory);
     be->destroy(be);
@@ -175,8 +176,8 @@ static void test_padding_is_not(void **state) {
         r.padding = (unsigned char)(17 * i);
         be->run_often(be, rotation_region, &r);
     }
-    assert_int_equal(backend_cuda_graphs(be).n_kept, 1);
-    assert_int_equal(backend_cuda_graphs(be).n_launches, RUNS - 1);
+    assert_int_equal(be->learned(be).n_kept, 1);
+    assert_int_equal(be->learned(be).n_launches, RUNS - 1);
     be->memory_free(be, r.memory);
     be->destroy(be);
 }
@@ -194,7 +195,7 @@ static void test_no_memory(void **state) {
         be->run_often(be, sum_region, &s);
         require_all(be, s.out, 2 * N, (float)i);
     }
-    struct BackendCudaGraphs told = backend_cuda_graphs(be);
+    struct LearnedRegions told = be->learned(be);
     assert_int_equal(told.n_kept, 0);
     assert_int_equal(told.n_bytes, 0);
     assert_int_equal(told.n_launches, 0);
@@ -217,8 +218,8 @@ static void test_more_than_are_kept(void **state) {
             be->run_often(be, sum_region, &s);
             require_all(be, s.out, 2 * N, (float)(place + 2));
         }
-    assert_int_equal(backend_cuda_graphs(be).n_kept, CUDA_MAX_REGIONS);
-    assert_int_equal(backend_cuda_graphs(be).n_launches, CUDA_MAX_REGIONS * (RUNS - 1));
+    assert_int_equal(be->learned(be).n_kept, CUDA_MAX_REGIONS);
+    assert_int_equal(be->learned(be).n_launches, CUDA_MAX_REGIONS * (RUNS - 1));
     be->memory_free(be, s.row);
     be->memory_free(be, memory);
     be->destroy(be);
@@ -230,7 +231,11 @@ static void test_meter_sees_each_operation(void **state) {
     struct Sum s = sum_make(meter);
     for (int i = 0; i < RUNS; i++) meter->run_often(meter, sum_region, &s);
     assert_int_equal(backend_meter_tallies(meter)[OP_rows_add].calls, 2 * RUNS);
-    assert_int_equal(backend_cuda_graphs(be).n_kept, 0);
+    assert_int_equal(meter->learned(meter).n_kept, 0);
+    backend_meter_pause(meter, true);
+    for (int i = 0; i < RUNS; i++) meter->run_often(meter, sum_region, &s);
+    assert_int_equal(meter->learned(meter).n_kept, 1);
+    assert_int_equal(meter->learned(meter).n_launches, RUNS - 1);
     sum_free(&s);
     meter->destroy(meter);
     be->destroy(be);

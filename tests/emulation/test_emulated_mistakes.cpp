@@ -145,6 +145,55 @@ static void writes_beside_are_told(void **) {
     expect_overrun_rejected(write_shared_at<8>, "wrote beside its shared arrays");
 }
 
+/* Of the first of three pages, 40 bytes are claimed. */
+template <long AT> static bool write_at_in_claim(void) {
+    Stream stream;
+    Array<float> x(3 * 1024);
+    emu_claim(stream, x, 40);
+    EMU_LAUNCH(stream, write_kernel, 1, 1, 0, x, AT);
+    must(cudaStreamSynchronize(stream));
+    return true;
+}
+static bool fill_more_than_claimed(void) {
+    Stream stream;
+    Array<float> x(100);
+    emu_claim(stream, x, 40);
+    must(cudaMemsetAsync(x, 0, 44, stream));
+    return true;
+}
+static bool claim_too_much(void) {
+    Stream stream;
+    Array<float> x(100);
+    emu_claim(stream, x, 404);
+    return true;
+}
+
+static void writes_beside_a_claim_are_told(void **) {
+    assert_true(write_at_in_claim<9>());
+    expect_overrun_rejected(write_at_in_claim<10>,
+                            "write_kernel wrote past the end of a claim of 40 bytes");
+    expect_rejected(write_at_in_claim<2500>,
+                    "byte 10000 of an allocation of which 40 bytes are claimed");
+    expect_rejected(fill_more_than_claimed,
+                    "44 bytes from byte 0 on run past the end of a claim of 40 bytes");
+    expect_rejected(claim_too_much, "a claim of 404 bytes of an allocation of 400");
+}
+
+/* Within a page and over several. */
+static void what_is_not_claimed_is_lost(void **) {
+    Stream stream;
+    enum { N = 5 * 1024 };
+    Array<float> x(N);
+    for (size_t n_kept : {N - 1, N - 1500, 1024, 7, 0}) {
+        x.write(counting(N), stream);
+        emu_claim(stream, x, n_kept * sizeof(float));
+        emu_claim(stream, x, x.n_bytes());
+        std::vector<float> left = x.read(stream);
+        for (size_t i = 0; i < N; i++)
+            assert_true(i < n_kept ? left[i] == (float)i : std::isnan(left[i]));
+    }
+}
+
 /* The pointer hides in a structure, where the launch cannot see it. */
 struct Hidden {
     float *x;
@@ -209,6 +258,8 @@ int main(void) {
         cmocka_unit_test(unwritten_memory_is_nan),
         cmocka_unit_test(threads_that_wait_in_vain_are_told),
         cmocka_unit_test(writes_beside_are_told),
+        cmocka_unit_test(writes_beside_a_claim_are_told),
+        cmocka_unit_test(what_is_not_claimed_is_lost),
         cmocka_unit_test(pointers_that_are_none_of_the_device_are_told),
         cmocka_unit_test(a_stack_that_is_used_up_is_told),
     };

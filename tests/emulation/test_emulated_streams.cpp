@@ -166,6 +166,7 @@ enum CopyMistake {
     HOST_AS_DEVICE,
     OVERLAP,
     OVERLAP_BELOW,
+    LAST_ROW_TOO_LONG,
     PINNED_TOO_SHORT,
     FILL_TOO_LONG,
     DEFAULT_STREAM,
@@ -200,6 +201,10 @@ template <CopyMistake MISTAKE> static bool copy_wrongly(void) {
     case OVERLAP_BELOW:
         cudaMemcpyAsync((float *)x + 10, x, n_bytes / 2, cudaMemcpyDeviceToDevice, stream);
         break;
+    case LAST_ROW_TOO_LONG:
+        cudaMemcpy2DAsync(x, n_bytes / 4, (float *)y + 1, n_bytes / 4, n_bytes / 4, 4,
+                          cudaMemcpyDeviceToDevice, stream);
+        break;
     case PINNED_TOO_SHORT:
         cudaMemcpyAsync(pinned, x, n_bytes, cudaMemcpyDeviceToHost, stream);
         break;
@@ -224,6 +229,7 @@ static void wrong_copies_are_told(void **) {
     expect_rejected(copy_wrongly<HOST_AS_DEVICE>, "is not device memory");
     expect_rejected(copy_wrongly<OVERLAP>, "overlap");
     expect_rejected(copy_wrongly<OVERLAP_BELOW>, "overlap");
+    expect_rejected(copy_wrongly<LAST_ROW_TOO_LONG>, "1200 bytes from byte 4 on run past the end");
     expect_rejected(copy_wrongly<PINNED_TOO_SHORT>,
                     "run past the end of 64 bytes of pinned memory");
     expect_rejected(copy_wrongly<FILL_TOO_LONG>, "run past the end of an allocation of 1200 bytes");

@@ -43,6 +43,26 @@ static void test_copy_and_zero(void **state) {
     }
 }
 
+/* A block of rows out of one matrix into another; canaries stand in the gaps between its rows. */
+static void test_copy_rows(void **state) {
+    static const int64_t sizes[][4] = {/* rows, columns, strides of to and from */
+                                       {1, 1, 1, 1}, {5, 3, 3, 11}, {7, 4, 9, 4}, {64, 33, 40, 35}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t rows = sizes[i][0], cols = sizes[i][1], to_stride = sizes[i][2];
+        const int64_t from_stride = sizes[i][3], elem = (int64_t)sizeof(float);
+        struct OpCase c;
+        op_case_begin(&c, *state, "copy rows %d x %d", (int)rows, (int)cols);
+        struct OpTensor *from = op_strided(&c, OP_INPUT, "from", OP_F32, rows, cols, from_stride,
+                                           from_stride - cols);
+        struct OpTensor *to =
+            op_strided(&c, OP_OVERWRITTEN, "to", OP_F32, rows, cols, to_stride, 0);
+        c.be->copy_rows(c.be, op_f32(to), to_stride * elem, op_f32(from), from_stride * elem, rows,
+                        cols * elem);
+        op_check_exact(&c, to, from->values);
+        op_case_end(&c);
+    }
+}
+
 static void test_upload_and_download_parts(void **state) {
     struct OpCase c;
     op_case_begin(&c, *state, "upload and download");
@@ -116,8 +136,8 @@ static void test_arena_overflow_is_fatal(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc_is_zeroed_and_aligned), cmocka_unit_test(test_copy_and_zero),
-        cmocka_unit_test(test_upload_and_download_parts),   cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_arena_overflow_is_fatal),
+        cmocka_unit_test(test_copy_rows),                   cmocka_unit_test(test_upload_and_download_parts),
+        cmocka_unit_test(test_arena),                       cmocka_unit_test(test_arena_overflow_is_fatal),
     };
     return op_run_tests("memory", tests, sizeof tests / sizeof *tests);
 }

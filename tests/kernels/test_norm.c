@@ -64,7 +64,8 @@ static void naive_backward(const struct LayerNorm *p, double *dx, double *dscale
 
 /* Shift and scale as the model keeps them: two of six rows of a sample's modulation, or a weight
  * and a bias shared by all samples.  Multiples of 8 channels, and others; rows for one warp of a
- * GPU and for several; more rows than one would keep apart in the sums over rows. */
+ * GPU and for several, up to the widest that it takes; more rows than one would keep apart in the
+ * sums over rows. */
 static const struct NormShape shapes[] = {
     {.batch = 2, .tokens = 1, .dim = 36, .one = 1, .stride = 6 * 36},
     {.batch = 1, .tokens = 5, .dim = 37, .one = 1, .stride = 6 * 37},
@@ -77,6 +78,7 @@ static const struct NormShape shapes[] = {
     {.batch = 1, .tokens = 67, .dim = 584, .one = 1, .stride = 6 * 584},
     {.batch = 2, .tokens = 33, .dim = 1536, .one = 1, .stride = 6 * 1536},
     {.batch = 1, .tokens = 43, .dim = 1030, .one = 0, .stride = 0},
+    {.batch = 1, .tokens = 3, .dim = 10240, .one = 1, .stride = 6 * 10240},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_DIFFERENCES = 4000 };
 

@@ -8,7 +8,7 @@
 #define TMD_TESTS_GRADIENT_CHECK_H
 
 #include "kernels/arena.h"
-#include "model/params.h"
+#include "model/weights.h"
 
 /* Root mean square of slope errors over that of the slopes; float32 gives about 1e-3. */
 #define GRADIENT_TOLERANCE 1e-2

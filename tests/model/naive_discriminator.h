@@ -4,7 +4,7 @@
 #define TMD_NAIVE_DISCRIMINATOR_H
 
 #include "model/model_config.h"
-#include "model/params.h"
+#include "model/weights.h"
 
 enum { NAIVE_HEADS = 2 };
 

@@ -7,9 +7,8 @@
 
 enum { CHANNELS = 3, TEXT_LEN = 5, TEXT_DIM = 6, ARENA_BYTES = 1 << 24 };
 
-static const struct ModelConfig model = {.dim = 24,
-                                         .ffn_dim = 20,
-                                         .num_heads = 2,
+/* All but the sizes. */
+static const struct ModelConfig model = {.ffn_dim = 20,
                                          .num_layers = NETWORK_LAYERS,
                                          .freq_dim = 8,
                                          .text_dim = TEXT_DIM,
@@ -18,7 +17,7 @@ static const struct ModelConfig model = {.dim = 24,
                                          .out_dim = CHANNELS,
                                          .patch_size = {1, 2, 2},
                                          .eps = 1e-6};
-static const struct VideoShape video = {.frames = 2, .height = 4, .width = 6};
+static const struct NetworkSizes small = {24, 2, {.frames = 2, .height = 4, .width = 6}};
 
 static float *floats(const struct NetworkFixture *f, int64_t n_elems) {
     return f->be->memory_alloc(f->be, n_elems * (int64_t)sizeof(float));
@@ -39,11 +38,10 @@ static void make_weights(struct NetworkFixture *f, const struct StudentConfig *s
     }
     weights_alloc(&f->weights, f->be, &f->table, WEIGHTS_TRAINED);
     weights_fill_random(&f->weights, 3);
-    f->frozen = f->weights;
-    f->frozen.grad = NULL;
+    f->frozen = weights_frozen_view(&f->weights);
 }
 
-static void make_inputs(struct NetworkFixture *f) {
+static void make_inputs(struct NetworkFixture *f, struct VideoShape video) {
     f->latent_elems = NETWORK_BATCH * video_elems(video, CHANNELS);
     f->tap_elems = NETWORK_BATCH * video_elems(video, f->model.dim / 4);
     float **latents[] = {&f->x, &f->x1, &f->y1, &f->dout, &f->out, &f->dx};
@@ -62,12 +60,19 @@ static void make_inputs(struct NetworkFixture *f) {
 }
 
 struct NetworkFixture *network_create(const struct StudentConfig *student) {
+    return network_create_sized(student, &small);
+}
+
+struct NetworkFixture *network_create_sized(const struct StudentConfig *student,
+                                            const struct NetworkSizes *sizes) {
     struct NetworkFixture *f = xcalloc(sizeof *f);
     f->be = backend_cpu_create();
     f->model = model;
+    f->model.dim = sizes->dim;
+    f->model.num_heads = sizes->num_heads;
     make_weights(f, student);
-    make_inputs(f);
-    wan_geometry_init(&f->geometry, f->be, &f->model, video);
+    make_inputs(f, sizes->video);
+    wan_geometry_init(&f->geometry, f->be, &f->model, sizes->video);
     arena_init(&f->arena, f->be, ARENA_BYTES);
     f->wan_tape = xcalloc(sizeof *f->wan_tape);
     f->generator_tape = xcalloc(sizeof *f->generator_tape);

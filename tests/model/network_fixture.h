@@ -24,8 +24,16 @@ struct NetworkFixture {
     double t[NETWORK_BATCH];
 };
 
-/* A student, or (student NULL) a DiT. */
+struct NetworkSizes {
+    int64_t dim, num_heads;
+    struct VideoShape video; /* patches are 1 x 2 x 2 */
+};
+
+/* A student, or (student NULL) a DiT; weights and inputs are the same each time. */
 struct NetworkFixture *network_create(const struct StudentConfig *student);
+/* The same of other sizes than the smallest. */
+struct NetworkFixture *network_create_sized(const struct StudentConfig *student,
+                                            const struct NetworkSizes *sizes);
 void network_destroy(struct NetworkFixture *f);
 
 struct Wan network_wan(const struct NetworkFixture *f, const struct Weights *weights);

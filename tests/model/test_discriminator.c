@@ -170,8 +170,7 @@ static void check_frozen(struct DiscriminatorFixture *f) {
     memset(f->dtaps[1], 0xff, n_bytes);
     f->dtaps[0][5] = 42.0f;
 
-    struct Weights frozen = f->weights;
-    frozen.grad = NULL;
+    struct Weights frozen = weights_frozen_view(&f->weights);
     struct Discriminator d = {&frozen, f->of->model, f->of->config};
     Act *dtaps[NAIVE_HEADS] = {NULL, (Act *)f->dtaps[1]};
     discriminator_backward(&d, f->dlogits, &f->tape, dtaps, true, &f->arena);
@@ -194,8 +193,8 @@ static void log_call(struct Calls *calls, char what, int unit) {
     snprintf(calls->text + n, sizeof calls->text - n, "%c%d", what, unit);
 }
 
-static void on_acquire(void *context, int unit) {
-    log_call(context, 'a', unit);
+static void on_acquire(void *context, int unit, bool backward) {
+    log_call(context, backward ? 'b' : 'a', unit);
 }
 
 static void on_release(void *context, int unit) {
@@ -213,10 +212,10 @@ static void check_unit_hooks(struct DiscriminatorFixture *f) {
     assert_string_equal(calls.text, "a0r0a1r1");
     calls.text[0] = 0;
     discriminator_fixture_backward(f, false, false);
-    assert_string_equal(calls.text, "a0r0a1r1");
+    assert_string_equal(calls.text, "b0r0b1r1");
     calls.text[0] = 0;
     discriminator_fixture_backward(f, false, true);
-    assert_string_equal(calls.text, "a0r0g0a1r1g1");
+    assert_string_equal(calls.text, "b0r0g0b1r1g1");
 }
 
 static void test_unit_hooks(void **state) {

@@ -2,7 +2,11 @@
  *
  * Whether two checkpoints hold the same state, bit for bit: iteration, stage, every value but the
  * configuration (which names the run's folder), and every tensor; and whether each GROUP is among
- * them. Names each that differs.  Exits 1 if anything does, or if there was nothing to compare. */
+ * them. Names each that differs.  Exits 1 if anything does, or if there was nothing to compare.
+ *
+ * compare_checkpoints --only A B GROUP ...
+ *
+ * The same of the tensors of these groups alone. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,8 +61,13 @@ static int compare_values(const struct Ckpt *a, const struct Ckpt *b) {
     return n_differ;
 }
 
-static bool same_tensor(struct Ckpt *a, struct Ckpt *b, int64_t i) {
-    const struct CkptTensorInfo *x = ckpt_info(a, i), *y = ckpt_info(b, i);
+/* Numbers of a tensor in A and B. */
+struct Pair {
+    int64_t in_a, in_b;
+};
+
+static bool same_tensor(struct Ckpt *a, struct Ckpt *b, struct Pair pair) {
+    const struct CkptTensorInfo *x = ckpt_info(a, pair.in_a), *y = ckpt_info(b, pair.in_b);
     if (strcmp(x->group, y->group) != 0 || strcmp(x->name, y->name) != 0 ||
         x->n_dims != y->n_dims ||
         memcmp(x->shape, y->shape, sizeof *x->shape * (size_t)x->n_dims) != 0) {
@@ -84,7 +93,7 @@ static int compare_tensors(struct Ckpt *a, struct Ckpt *b) {
         printf("%lld tensors, and %lld\n", (long long)ckpt_count(a), (long long)ckpt_count(b));
         return 1;
     }
-    for (int64_t i = 0; i < ckpt_count(a); i++) n_differ += !same_tensor(a, b, i);
+    for (int64_t i = 0; i < ckpt_count(a); i++) n_differ += !same_tensor(a, b, (struct Pair){i, i});
     return n_differ;
 }
 
@@ -99,18 +108,39 @@ static int missing_groups(const struct Ckpt *ckpt, char *const *groups, int n_gr
     return n_missing;
 }
 
+/* Tensors of A's groups, of which there is at least one each, in B. */
+static int compare_groups(struct Ckpt *a, struct Ckpt *b, char *const *groups, int n_groups) {
+    int n_differ = missing_groups(a, groups, n_groups);
+    for (int g = 0; g < n_groups; g++) {
+        int64_t first_a, first_b, n = ckpt_group(a, groups[g], &first_a);
+        if (n && ckpt_group(b, groups[g], &first_b) != n) {
+            printf("%s has other tensors\n", groups[g]);
+            n_differ++;
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            n_differ += !same_tensor(a, b, (struct Pair){first_a + i, first_b + i});
+        }
+    }
+    return n_differ;
+}
+
 int main(int argc, char **argv) {
-    if (argc < 3) {
-        fprintf(stderr, "usage: compare_checkpoints A B [GROUP ...]\n");
+    bool only = argc > 1 && strcmp(argv[1], "--only") == 0;
+    char **operands = argv + 1 + only;
+    int n_groups = argc - 3 - only;
+    if (n_groups < only) {
+        fprintf(stderr, "usage: compare_checkpoints [--only] A B [GROUP ...]\n");
         return 1;
     }
-    struct Ckpt *a = open_or_exit(argv[1]), *b = open_or_exit(argv[2]);
-    int n_differ =
-        compare_values(a, b) + compare_tensors(a, b) + missing_groups(a, argv + 3, argc - 3);
+    struct Ckpt *a = open_or_exit(operands[0]), *b = open_or_exit(operands[1]);
+    int n_differ = only ? compare_groups(a, b, operands + 2, n_groups)
+                        : compare_values(a, b) + compare_tensors(a, b) +
+                              missing_groups(a, operands + 2, n_groups);
     bool any = ckpt_count(a) > 0;
     if (!any) printf("no tensors to compare\n");
-    printf("%s, %s: %lld tensors, %d differences\n", argv[1], argv[2], (long long)ckpt_count(a),
-           n_differ);
+    printf("%s, %s: %lld tensors, %d differences\n", operands[0], operands[1],
+           (long long)ckpt_count(a), n_differ);
     ckpt_close(a);
     ckpt_close(b);
     return any && n_differ == 0 ? 0 : 1;

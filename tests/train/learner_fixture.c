@@ -39,17 +39,19 @@ void run_init(struct Run *r, struct Backend *be, const char *const *overrides, i
                                         "init.teacher=unread",
                                         "kd.skip_layers=[1]"};
     struct Error err;
-    *r = (struct Run){.be = be, .alone = comm_self_create()};
+    *r = (struct Run){.be = be, .alone = comm_self_create(be)};
     config_init(&r->config);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (!config_override(&r->config, sizes[i], &err)) fail_msg("%s", err.text);
     for (int i = 0; i < n_overrides; i++)
         if (!config_override(&r->config, overrides[i], &err)) fail_msg("%s", err.text);
     if (!config_check(&r->config, &err)) fail_msg("%s", err.text);
-    struct MemoryPlan plan = memory_plan_make(&r->config, video, RUN_BATCH, be->act_dtype);
+    struct RankGrid grid = rank_grid_alone();
+    struct MemoryPlan plan = memory_plan_make(&r->config, video, &grid, be->act_dtype);
+    parallel_open(&r->parallel, &grid, r->alone);
     r->host_video = random_floats(RUN_BATCH * video_elems(video, r->config.model.in_dim));
     r->host_text = random_floats(RUN_BATCH * r->config.model.text_len * r->config.model.text_dim);
-    learner_init(&r->learner, &r->config, be, r->alone, video, RUN_BATCH, r->host_text, plan.step);
+    learner_init(&r->learner, &r->config, be, &r->parallel, video, RUN_BATCH, r->host_text, plan.step);
     struct Networks *nets = &r->learner.nets;
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!nets->plan.present[role]) continue;
@@ -62,6 +64,7 @@ void run_init(struct Run *r, struct Backend *be, const char *const *overrides, i
 
 void run_free(struct Run *r) {
     learner_free(&r->learner);
+    parallel_close(&r->parallel);
     r->alone->destroy(r->alone);
     r->be->destroy(r->be);
     free(r->host_video);

@@ -10,6 +10,7 @@ struct Run {
     struct Config config;
     struct Backend *be;
     struct Comm *alone;
+    struct Parallel parallel;
     struct Learner learner;
     float *host_video, *host_text;
     int64_t samples[RUN_BATCH];

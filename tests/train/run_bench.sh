@@ -25,6 +25,12 @@ check_parts() { # PART WORD...
 
 check_parts gemm machine "a block's products"
 check_parts attention attention
+for shape in "to itself" "to text"; do
+    for direction in forward backward; do
+        check "the best plan $shape, $direction" \
+            grep -q "\"name\": \"$shape, $direction: time of the best plan / ours\"" bench.json
+    done
+done
 check_parts elementwise "passes over memory"
 check_parts block "a block's products" attention "one block"
 check_not "its own part only" grep -q "passes over memory" bench.json

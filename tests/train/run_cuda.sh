@@ -16,6 +16,15 @@ for name in teacher kd stage1 stage2; do
     check "$name in float32 as on the CPU" "$tools/compare_metrics" "$name-cpu/metrics.jsonl" \
         "$name-f32/metrics.jsonl" 1e-4 1e-2
 done
+last_launches() { # RUN
+    tail -n 1 "$1/metrics.jsonl" | grep -oE '"graph_launches":[0-9]+' | cut -d: -f2
+}
+check "passes without gradient are graphs" test "$(last_launches stage2-f32)" -gt 4
+check "on the CPU none is" test "$(last_launches stage2-cpu)" -eq 0
+stage_options stage2
+check "the benchmark of a step" "$tmd" bench "$small" "${stage[@]}" "${f32[@]}" --what step \
+    --seconds 0.001 --side 64 --json step.json
+check "tells its graphs" grep -qE '"graphs: [1-9][0-9]* kept, .*; [1-9][0-9.]* launches' step.json
 if [ "${TMD_CUDA_DEVICES:-2}" -gt 1 ]; then # NCCL wants a device for each rank
     stage_options stage2
     train 2 "${stage[@]}" train.iterations=4 out=two-ranks "${f32[@]}"

@@ -64,6 +64,29 @@ start mpirun 10
 kill -USR1 "$pid"
 interrupted mpirun 2
 
+# schedulers signal every rank, some of them again and again, also while the checkpoint is written
+command_of 2 "${options[@]}" out=insistent checkpoint.zstd_level=19
+start insistent 10
+mapfile -t ranks < <(pgrep -P "$pid" -x tmd)
+check "both ranks run" test "${#ranks[@]}" -eq 2
+while kill -TERM "${ranks[@]}" 2>/dev/null; do sleep 0.005; done
+interrupted insistent 2
+
+# before the first iteration there is nothing to save, but a start that goes on must come
+stage_options kd
+command_of 2 "${stage[@]}" out=early kd.pairs=1000000
+"${command[@]}" >log 2>errors &
+pid=$!
+until [ -n "$(find early/pairs -type f 2>/dev/null)" ]; do
+    kill -0 "$pid" 2>/dev/null || fail "early ended before it was disturbed"
+    sleep 0.02
+done
+kill -USR1 "$pid"
+await
+check "early ends with 75, not $code" test "$code" -eq 75
+check "early says so once" test "$(grep -c '^tmd: a signal came before' errors)" -eq 1
+check "early leaves no half-made pairs" test -z "$(find early/pairs -type f)"
+
 # ---- kill -9 ----
 
 options=("${stage[@]}" train.iterations=60 train.global_batch=2 checkpoint.every=1)

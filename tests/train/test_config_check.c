@@ -129,6 +129,33 @@ static void test_discriminator(void **state) {
     RUN_CASES(cases);
 }
 
+static void test_device(void **state) {
+    (void)state;
+    const struct Case cases[] = {
+        {{"model.dim=10400", "model.num_heads=80", "device.backend=cuda"},
+         "model.dim must be at most 10240 where device.backend is cuda, but model.dim is 10400 "
+         "(override), device.backend is cuda (override)"},
+        {{"model.dim=10240", "model.num_heads=80", "device.backend=cuda"}, NULL},
+        {{"model.dim=10400", "model.num_heads=80"}, NULL},
+    };
+    RUN_CASES(cases);
+}
+
+static void test_parallel(void **state) {
+    (void)state;
+    const struct Case cases[] = {
+        {{"parallel.sequence=5"},
+         "parallel.sequence must divide model.num_heads, but parallel.sequence is 5 (override), "
+         "model.num_heads is 12 (default)"},
+        {{"parallel.sequence=4"}, NULL},
+        {{"parallel.replicas=2"},
+         "parallel.replicas above 1 needs parallel.shard optimizer or full, but parallel.replicas is "
+         "2 (override), parallel.shard is none (default)"},
+        {{"parallel.replicas=2", "parallel.shard=full"}, NULL},
+    };
+    RUN_CASES(cases);
+}
+
 static void test_stages(void **state) {
     (void)state;
     const struct Case cases[] = {
@@ -228,6 +255,19 @@ static void test_patches_tile_the_video(void **state) {
     config_free(&config);
 }
 
+static void test_every_part_has_a_token(void **state) {
+    (void)state;
+    struct Config config;
+    struct Error err = {0};
+    set(&config, (const char *const[MAX_OVERRIDES]){"model.patch_size=[2, 3, 5]",
+                                                    "parallel.sequence=12"});
+    assert_true(config_check_video(&config, &(struct VideoShape){4, 9, 10}, &err));
+    assert_false(config_check_video(&config, &(struct VideoShape){4, 6, 10}, &err));
+    assert_string_equal(err.text, "parallel.sequence is 12, but latents of 4 frames x 6 rows x 10 "
+                                  "columns have only 8 tokens to split");
+    config_free(&config);
+}
+
 /* Rows and columns: 4 -> 2 -> 1 -> 1 -> 1; 3 -> 1 -> nothing, as a kernel of 4 needs 2.  Frames:
  * any number, as a kernel of 3 with padding 1 needs 1. */
 static void test_convolutions_leave_something(void **state) {
@@ -262,11 +302,14 @@ int main(void) {
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_student),
         cmocka_unit_test(test_discriminator),
+        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_parallel),
         cmocka_unit_test(test_stages),
         cmocka_unit_test(test_run),
         cmocka_unit_test(test_a_message_says_where_a_value_was_given),
         cmocka_unit_test(test_a_run_needs_folder_and_data),
         cmocka_unit_test(test_patches_tile_the_video),
+        cmocka_unit_test(test_every_part_has_a_token),
         cmocka_unit_test(test_convolutions_leave_something),
     };
     return cmocka_run_group_tests(tests, fixture_set_up, fixture_tear_down);

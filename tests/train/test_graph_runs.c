@@ -32,7 +32,7 @@ struct Outcome {
     float *weights[ROLE_COUNT];
     int64_t n_elems[ROLE_COUNT];
     double scalars[ITERATIONS][STEP_MAX_SCALARS];
-    struct BackendCudaGraphs graphs;
+    struct LearnedRegions graphs;
 };
 
 static struct Outcome train(const char *stage, enum StepKind kind, bool graphs) {
@@ -60,7 +60,7 @@ static struct Outcome train(const char *stage, enum StepKind kind, bool graphs) 
         outcome.weights[role] = xmalloc(n_bytes);
         r.be->download(r.be, outcome.weights[role], w->master, (int64_t)n_bytes);
     }
-    outcome.graphs = backend_cuda_graphs(r.be);
+    outcome.graphs = r.be->learned(r.be);
     run_free(&r);
     return outcome;
 }
@@ -116,7 +116,7 @@ static void sample(const char *name, bool graphs, struct TensorList *list, int64
     struct Error err;
     char *folder = xprintf("%s/%s", TMD_CASES_DIR, name);
     if (!replay_run(folder, be, list, &err)) fail_msg("%s", err.text);
-    *n_launches = backend_cuda_graphs(be).n_launches;
+    *n_launches = be->learned(be).n_launches;
     free(folder);
     be->destroy(be);
 }

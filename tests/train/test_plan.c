@@ -4,20 +4,14 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "config_fixture.h"
 #include "data/json_file.h"
+#include "plan_command.h"
 #include "plan_fixture.h"
-#include "train/cmd_plan.h"
-
-#define GPU_TABLE TMD_CONFIGS_DIR "/machines/gpu/h100.yaml"
-#define NETWORK_TABLE TMD_CONFIGS_DIR "/machines/network/infiniband.yaml"
 
 /* ---- flops of a whole step, by hand */
 
@@ -83,38 +77,6 @@ static void test_flops_14b(void **state) {
 
 /* ---- the command */
 
-/* Runs it with standard output and error into files of the folder; returns its exit code. */
-static int run_command(void **state, int n, const char *const *words) {
-    char *argv[24] = {xstrdup("plan")};
-    assert_true(n < 23);
-    for (int i = 0; i < n; i++) argv[i + 1] = xstrdup(words[i]);
-    char *out = xprintf("%s/out", (char *)*state), *error = xprintf("%s/error", (char *)*state);
-    int saved[2] = {dup(1), dup(2)};
-    fflush(NULL);
-    assert_non_null(freopen(out, "w", stdout));
-    assert_non_null(freopen(error, "w", stderr));
-    char *own[24];
-    memcpy(own, argv, sizeof own); /* parsing reorders */
-    int code = cmd_plan(n + 1, argv);
-    fflush(NULL);
-    dup2(saved[0], 1), dup2(saved[1], 2);
-    close(saved[0]), close(saved[1]);
-    for (int i = 0; i <= n; i++) free(own[i]);
-    free(out);
-    free(error);
-    return code;
-}
-
-static void expect_in_file(void **state, const char *name, const char *part) {
-    char text[65536], *path = xprintf("%s/%s", (char *)*state, name);
-    FILE *in = fopen(path, "r");
-    assert_non_null(in);
-    text[fread(text, 1, sizeof text - 1, in)] = '\0';
-    fclose(in);
-    free(path);
-    expect_contains(text, part);
-}
-
 static void test_command(void **state) {
     const char *stage1 = TMD_CONFIGS_DIR "/tiny/stage1.yaml";
     const char *stage2 = TMD_CONFIGS_DIR "/tiny/stage2.yaml";
@@ -122,7 +84,7 @@ static void test_command(void **state) {
     const char *good[] = {stage1,        stage2,     "--gpu",  GPU_TABLE,  "--network",
                           NETWORK_TABLE, "--frames", "4",      "--height", "16",
                           "--width",     "16",       "--json", json,       "data.files=[]"};
-    assert_int_equal(run_command(state, 15, good), EXIT_OK);
+    assert_int_equal(run_plan(state, 15, good), EXIT_OK);
     expect_in_file(state, "out", "latents of 3 x 4 x 16 x 16, 64 tokens (as the flags say)");
     expect_in_file(state, "out", "student step: 200 of the 1000 iterations");
     expect_in_file(state, "out", "all 2 stages: ");
@@ -143,23 +105,23 @@ static void test_command(void **state) {
                            GPU_TABLE,
                            "--network",
                            NETWORK_TABLE};
-    assert_int_equal(run_command(state, 6, large), EXIT_FAILED);
+    assert_int_equal(run_plan(state, 6, large), EXIT_FAILED);
     expect_in_file(state, "out", "DOES NOT FIT");
     expect_in_file(state, "out", "(assumed, for the data is not there: 81 frames of 480 x 832)");
 
     const char *unknown[] = {stage1, "--gpu", "h300", "--tables", "nowhere"};
-    assert_int_equal(run_command(state, 5, unknown), EXIT_USER);
+    assert_int_equal(run_plan(state, 5, unknown), EXIT_USER);
     expect_in_file(state, "error", "--gpu h300: cannot open nowhere/gpu/h300.yaml: ");
     const char *none[] = {"data.files=[]", "--gpu", GPU_TABLE, "--network", NETWORK_TABLE};
-    assert_int_equal(run_command(state, 5, none), EXIT_USER);
+    assert_int_equal(run_plan(state, 5, none), EXIT_USER);
     expect_in_file(state, "error", "expected the path of a configuration, got overrides alone");
     const char *precise[] = {stage1,    "data.files=[]", "device.precision=f32", "--gpu",
                              GPU_TABLE, "--network",     NETWORK_TABLE};
-    assert_int_equal(run_command(state, 7, precise), EXIT_USER);
+    assert_int_equal(run_plan(state, 7, precise), EXIT_USER);
     expect_in_file(state, "error", "device.precision is f32, but the tables of machines tell");
     const char *uneven[] = {stage1,      "data.files=[]", "--gpu",    GPU_TABLE,
                             "--network", NETWORK_TABLE,   "--height", "17"};
-    assert_int_equal(run_command(state, 8, uneven), EXIT_USER);
+    assert_int_equal(run_plan(state, 8, uneven), EXIT_USER);
     expect_in_file(state, "error", "/tiny/stage1.yaml: ");
 }
 

@@ -8,31 +8,12 @@
 
 #include <cmocka.h>
 
+#include "counting_backend.h"
 #include "kernels/meter/backend_meter.h"
 #include "philox.h"
 #include "plan_fixture.h"
 
 /* ---- a real run on the CPU, counted */
-
-/* The CPU's backend, but every byte of memory is counted. */
-struct CountingBackend {
-    struct Backend table; /* first: what operations get is this */
-    struct Backend *cpu;
-    int64_t n_bytes;
-};
-
-static void *counting_alloc(const struct Backend *be, int64_t n_bytes) {
-    struct CountingBackend *counting = (struct CountingBackend *)(uintptr_t)be;
-    counting->n_bytes += n_bytes;
-    return counting->cpu->memory_alloc(counting->cpu, n_bytes);
-}
-
-static struct CountingBackend counting_backend(void) {
-    struct Backend *cpu = backend_cpu_create();
-    struct CountingBackend counting = {.table = *cpu, .cpu = cpu};
-    counting.table.memory_alloc = counting_alloc;
-    return counting;
-}
 
 /* Ranks of which there is one: sums are counted, and leave what is there. */
 struct CountingComm {
@@ -41,14 +22,15 @@ struct CountingComm {
     double n_bytes;
 };
 
-static void counting_sum_start(struct Comm *comm, float *buffer, int64_t n_elems) {
+static CommTicket counting_sum_start(struct Comm *comm, float *buffer, int64_t n_elems) {
     struct CountingComm *counting = (struct CountingComm *)comm;
     assert_non_null(buffer);
     counting->messages++;
     counting->n_bytes += 4.0 * (double)n_elems;
+    return counting->messages;
 }
 
-static void counting_sums_finish(struct Comm *comm) {
+static void counting_finish(struct Comm *comm) {
     (void)comm;
 }
 
@@ -58,6 +40,7 @@ struct CountedRun {
     struct CountingBackend backend;
     struct Backend *meter;
     struct CountingComm comm;
+    struct Parallel parallel;
     struct Learner learner;
     float *host_video, *host_text;
 };
@@ -70,22 +53,30 @@ static float *random_floats(int64_t n, uint64_t seed) {
     return x;
 }
 
+static struct RankGrid grid_of(const struct Config *config) {
+    struct RankGrid grid;
+    struct Error err;
+    assert_true(rank_grid_init(&grid, config, SMALL_RANKS, SMALL_RANKS - 1, &err));
+    return grid;
+}
+
 static void counted_run_init(struct CountedRun *r, int i) {
     *r = (struct CountedRun){.backend = counting_backend(),
                              .comm.table = {.name = "counting",
                                             .rank = SMALL_RANKS - 1,
                                             .n_ranks = SMALL_RANKS,
                                             .sum_start = counting_sum_start,
-                                            .sums_finish = counting_sums_finish}};
+                                            .finish = counting_finish}};
     small_config(&r->config, i);
     r->meter = backend_meter_create(&r->backend.table);
-    struct MemoryPlan plan =
-        memory_plan_make(&r->config, small_video, SMALL_BATCH / SMALL_RANKS, r->meter->act_dtype);
+    struct RankGrid grid = grid_of(&r->config);
+    struct MemoryPlan plan = memory_plan_make(&r->config, small_video, &grid, r->meter->act_dtype);
+    parallel_open(&r->parallel, &grid, &r->comm.table);
     r->host_video =
         random_floats(SMALL_MICRO_BATCH * video_elems(small_video, r->config.model.in_dim), 10);
     r->host_text =
         random_floats(SMALL_MICRO_BATCH * r->config.model.text_len * r->config.model.text_dim, 11);
-    learner_init(&r->learner, &r->config, r->meter, &r->comm.table, small_video, SMALL_MICRO_BATCH,
+    learner_init(&r->learner, &r->config, r->meter, &r->parallel, small_video, SMALL_MICRO_BATCH,
                  r->host_text, plan.step);
     struct Networks *nets = &r->learner.nets;
     for (int role = 0; role < ROLE_COUNT; role++) {
@@ -100,6 +91,7 @@ static void counted_run_init(struct CountedRun *r, int i) {
 
 static void counted_run_free(struct CountedRun *r) {
     learner_free(&r->learner);
+    parallel_close(&r->parallel);
     r->meter->destroy(r->meter);
     r->backend.cpu->destroy(r->backend.cpu);
     free(r->host_video);
@@ -142,8 +134,9 @@ static void iterate(struct CountedRun *r, enum StepKind kind) {
 }
 
 static void check_memory(const struct CountedRun *r) {
-    struct PlanMemory memory = plan_memory_make(&r->config, small_video, SMALL_BATCH / SMALL_RANKS,
-                                                DTYPE_F32, &simple_machine);
+    struct RankGrid grid = grid_of(&r->config);
+    struct PlanMemory memory =
+        plan_memory_make(&r->config, small_video, &grid, DTYPE_F32, &simple_machine);
     assert_int_equal(memory.reserved, 1000);
     assert_int_equal(plan_memory_total(&memory) - memory.reserved, r->backend.n_bytes);
 }

@@ -58,6 +58,7 @@ static void bench_open(struct Bench *b, enum Role role, bool ema, const char *co
     char *path = (char *)(uintptr_t)world_path(world, "shapes.h5");
     struct NetworksPlan plan = {.main = role, .ema = ema};
     plan.present[role] = true;
+    plan.trained[role] = ema;
     world_config(world, &b->config, overrides);
     b->be = backend_cpu_create();
     networks_init(&b->nets, &b->config, b->be, plan, shape);
@@ -257,12 +258,39 @@ static void toy_prompts_read_and_embedded_agree(void **state) {
 
 /* ---- what comes from files ---- */
 
+/* The host values of a whole role, tensor behind tensor. */
+static float *values_of(const struct Weights *w) {
+    float *host = xcalloc((size_t)w->table->n_elems * sizeof *host);
+    for (int p = 0; p < w->table->n_params; p++)
+        weights_get(w, p, host + w->table->params[p].offset);
+    return host;
+}
+
+/* The student is the checkpoint's teacher, over initial values. */
+static void check_untrained(const struct Networks *nets, const char *file) {
+    static const char *const teacher[] = {"teacher"};
+    struct WeightsSource source = {.path = file, .roles = teacher, .n_roles = 1, .partial = true};
+    const struct Weights *student = &nets->weights[ROLE_STUDENT];
+    size_t n_bytes = (size_t)student->table->n_elems * sizeof(float);
+    struct Weights other;
+    struct Error err;
+    weights_alloc(&other, nets->be, student->table, 0);
+    run_fresh_weights(&other, 0);
+    float *fresh = values_of(&other);
+    assert_true(run_read_weights(&source, &other, &err));
+    float *expected = values_of(&other), *got = values_of(student);
+    assert_memory_equal(got, expected, n_bytes);
+    assert_memory_not_equal(fresh, expected, n_bytes);
+    float *all[] = {fresh, expected, got};
+    for (int i = 0; i < 3; i++) free(all[i]);
+    weights_free(&other);
+}
+
 static void checkpoints_bring_weights_and_configuration(void **state) {
     (void)state;
     struct Config config;
     struct Error err;
     struct LoadedSampler loaded;
-    static const char *const teacher_only[] = {"teacher"};
     char *file = xstrdup(world_path(world, "run/checkpoints/step-00000003.h5"));
     char *folder = xstrdup(world_path(world, "run"));
     const char *const paths[] = {file, folder};
@@ -273,19 +301,7 @@ static void checkpoints_bring_weights_and_configuration(void **state) {
         assert_true(sampling_config_check(&config, ROLE_STUDENT, &err));
         struct SampledModel model = {.path = paths[i], .role = ROLE_STUDENT, .untrained = true};
         assert_true(loaded_sampler_open(&loaded, &config, model, shape, 2, &err));
-        const struct ParamTable *table = &loaded.nets.student_table;
-        const struct Weights *w = &loaded.nets.weights[ROLE_STUDENT];
-        float *expected = xmalloc((size_t)table->n_elems * sizeof *expected);
-        params_initialise(table, 0, expected);
-        float *fresh = xmalloc((size_t)table->n_elems * sizeof *fresh);
-        memcpy(fresh, expected, (size_t)table->n_elems * sizeof *fresh);
-        struct WeightsSource source = {
-            .path = file, .roles = teacher_only, .n_roles = 1, .partial = true};
-        assert_true(run_read_weights(&source, table, expected, &err));
-        assert_memory_equal(w->master, expected, (size_t)table->n_elems * sizeof *expected);
-        assert_memory_not_equal(fresh, expected, (size_t)table->n_elems * sizeof *fresh);
-        free(expected);
-        free(fresh);
+        check_untrained(&loaded.nets, file);
         loaded_sampler_close(&loaded);
         model.untrained = false; /* a teacher's checkpoint holds no student */
         assert_false(loaded_sampler_open(&loaded, &config, model, shape, 2, &err));

@@ -25,6 +25,14 @@ void cpu_copy(const struct Backend *be, void *to, const void *from, int64_t n_by
     memcpy(to, from, (size_t)n_bytes);
 }
 
+void cpu_copy_rows(const struct Backend *be, void *to, int64_t to_stride, const void *from,
+                   int64_t from_stride, int64_t n_rows, int64_t row_bytes) {
+    (void)be;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n_rows; i++)
+        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, (size_t)row_bytes);
+}
+
 void cpu_zero(const struct Backend *be, void *device, int64_t n_bytes) {
     (void)be;
     memset(device, 0, (size_t)n_bytes);
@@ -100,6 +108,7 @@ struct Backend *backend_cpu_create(void) {
     be->describe = cpu_describe;
     be->finish = cpu_finish;
     be->run_often = backend_run_once;
+    be->learned = backend_learned_none;
     be->destroy = cpu_destroy;
     return be;
 }

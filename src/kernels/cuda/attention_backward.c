@@ -90,23 +90,28 @@ struct Scratch {
     struct CudnnScratch engine;
 };
 
-static void *take(char **at, int64_t n_bytes) {
-    void *part = *at;
-    *at += round_up(n_bytes, PART_ALIGNMENT);
-    return part;
+static int64_t take(int64_t *n_taken, int64_t n_bytes) {
+    int64_t at = *n_taken;
+    *n_taken += round_up(n_bytes, PART_ALIGNMENT);
+    return at;
 }
 
 static struct Scratch lay_out(const struct Backend *be, struct HeadScratch need, int64_t heads) {
-    char *start = cuda_workspace(be, 0), *at = start;
-    struct Scratch s;
-    s.delta = take(&at, heads * need.delta);
-    s.dq_float = take(&at, heads * need.dq_float);
-    s.dk_sum = take(&at, heads * need.key_sum);
-    s.dv_sum = take(&at, heads * need.key_sum);
-    s.dk = take(&at, heads * need.key_gradient);
-    s.dv = take(&at, heads * need.key_gradient);
-    s.engine = cudnn_scratch_after(be, at - start);
-    return s;
+    int64_t n_taken = 0;
+    int64_t delta = take(&n_taken, heads * need.delta);
+    int64_t dq_float = take(&n_taken, heads * need.dq_float);
+    int64_t dk_sum = take(&n_taken, heads * need.key_sum);
+    int64_t dv_sum = take(&n_taken, heads * need.key_sum);
+    int64_t dk = take(&n_taken, heads * need.key_gradient);
+    int64_t dv = take(&n_taken, heads * need.key_gradient);
+    char *start = cuda_workspace(be, n_taken);
+    return (struct Scratch){.delta = (float *)(void *)(start + delta),
+                            .dq_float = (float *)(void *)(start + dq_float),
+                            .dk_sum = (float *)(void *)(start + dk_sum),
+                            .dv_sum = (float *)(void *)(start + dv_sum),
+                            .dk = (Act *)(void *)(start + dk),
+                            .dv = (Act *)(void *)(start + dv),
+                            .engine = cudnn_scratch_after(be, n_taken)};
 }
 
 /* The operands of a round: the same, from its first head and query on. */

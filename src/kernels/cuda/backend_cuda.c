@@ -30,6 +30,12 @@ void cuda_copy(const struct Backend *be, void *to, const void *from, int64_t n_b
                                cuda_state(be)->stream));
 }
 
+void cuda_copy_rows(const struct Backend *be, void *to, int64_t to_stride, const void *from,
+                    int64_t from_stride, int64_t n_rows, int64_t row_bytes) {
+    CUDA_CHECK(cudaMemcpy2DAsync(to, (size_t)to_stride, from, (size_t)from_stride, (size_t)row_bytes,
+                                 (size_t)n_rows, cudaMemcpyDeviceToDevice, cuda_state(be)->stream));
+}
+
 void cuda_zero(const struct Backend *be, void *device, int64_t n_bytes) {
     CUDA_CHECK(cudaMemsetAsync(device, 0, (size_t)n_bytes, cuda_state(be)->stream));
 }
@@ -57,8 +63,8 @@ static int64_t cuda_memory_available(const struct Backend *be) {
     return (int64_t)n_free;
 }
 
-/* "NVIDIA H100 80GB HBM3, sm_90; CUDA driver 13.0, runtime 13.0; cuBLASLt 130100, cuDNN 91300": the
- * libraries' versions as they give them. */
+/* "NVIDIA H100 80GB HBM3, sm_90, 85.0 GB; CUDA driver 13.0, runtime 13.0; cuBLASLt 130100, cuDNN
+ * 91300": the libraries' versions as they give them. */
 static void cuda_describe(const struct Backend *be, char *text, size_t n_bytes) {
     struct cudaDeviceProp device;
     int driver, runtime;
@@ -66,9 +72,10 @@ static void cuda_describe(const struct Backend *be, char *text, size_t n_bytes) 
     CUDA_CHECK(cudaDriverGetVersion(&driver));
     CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
     snprintf(text, n_bytes,
-             "%s, sm_%d%d; CUDA driver %d.%d, runtime %d.%d; cuBLASLt %zu, cuDNN %zu", device.name,
-             device.major, device.minor, driver / 1000, driver % 1000 / 10, runtime / 1000,
-             runtime % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
+             "%s, sm_%d%d, %.1f GB; CUDA driver %d.%d, runtime %d.%d; cuBLASLt %zu, cuDNN %zu",
+             device.name, device.major, device.minor, 1e-9 * (double)device.totalGlobalMem,
+             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+             cublasLtGetVersion(), cudnnGetVersion());
 }
 
 static void cuda_finish(const struct Backend *be) {
@@ -136,6 +143,7 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     state->workspace_bytes = WORKSPACE_BYTES;
     state->deterministic = options.deterministic;
     state->tune_gemm = options.tune_gemm;
+    state->every_plan = options.every_plan;
     CUDA_CHECK(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
     state->gemm = cuda_gemm_create(state);
     state->cudnn = cuda_cudnn_create(state);
@@ -153,6 +161,7 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     be->describe = cuda_describe;
     be->finish = cuda_finish;
     be->run_often = backend_run_once;
+    be->learned = backend_learned_none;
     be->destroy = cuda_destroy;
     if (options.graphs) cuda_graphs_attach(be);
     *out = be;

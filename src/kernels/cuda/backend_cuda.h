@@ -14,20 +14,15 @@ struct BackendCuda {
      * file (gemm_cache.h) with which later runs on this machine compute the same bits.  Otherwise it
      * is the library's first suggestion. */
     bool tune_gemm;
+    /* Of a graph, cuDNN's plans of all heuristics are timed, not only those of the first that has any:
+     * slow to begin with, and for comparison.  Not where the backend is deterministic. */
+    bool every_plan;
     bool graphs; /* regions that run often (backend.h) are kept as CUDA graphs and launched whole */
 };
 
 /* Fails, in one sentence, without a device, with too old a driver, an unknown architecture, or no
  * room for the libraries' workspace. */
 bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struct Error *err);
-
-/* The CUDA graphs kept so far. */
-struct BackendCudaGraphs {
-    int n_kept;
-    int64_t n_bytes; /* of device memory */
-    int64_t n_launches;
-};
-struct BackendCudaGraphs backend_cuda_graphs(const struct Backend *be);
 
 /* The cudaStream_t on which all operations run, for the communicator's fences. */
 void *backend_cuda_stream(const struct Backend *be);

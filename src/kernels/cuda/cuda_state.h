@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 #include "kernels/backend.h"
+#include "workspace_claim.h"
 
 struct CudaGemm;  /* linear.c: the algorithm of each shape */
 struct CudaCudnn; /* cudnn_graph.c: the plan of each graph */
@@ -28,6 +29,7 @@ struct CudaState {
     int64_t workspace_bytes;
     bool deterministic; /* as for the library calls that offer a choice; our kernels always are */
     bool tune_gemm;     /* matrix products are timed, see gemm.h */
+    bool every_plan;    /* of cuDNN: see backend_cuda.h */
     struct CudaGemm *gemm;
     struct CudaCudnn *cudnn;
     struct CudaGraphs *graphs; /* NULL: none are kept */
@@ -37,11 +39,13 @@ static inline struct CudaState *cuda_state(const struct Backend *be) {
     return (struct CudaState *)be->state;
 }
 
-/* The first n_bytes of the workspace, 256-byte aligned. */
+/* The first n_bytes of the workspace, 256-byte aligned.  What stands there stays over further calls
+ * that ask for as much or more; what lies beyond is nobody's. */
 static inline void *cuda_workspace(const struct Backend *be, int64_t n_bytes) {
     struct CudaState *state = cuda_state(be);
     TMD_CHECK(n_bytes <= state->workspace_bytes, "%lld bytes of workspace wanted, %lld there",
               (long long)n_bytes, (long long)state->workspace_bytes);
+    cuda_workspace_claimed(state->stream, state->workspace, (size_t)n_bytes);
     return state->workspace;
 }
 

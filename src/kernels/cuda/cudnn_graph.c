@@ -13,7 +13,8 @@ enum {
     MAX_BINDINGS = 16,
     MAX_OPERATIONS = 24,
     MAX_CONFIGS = 32,   /* engine configurations asked of one heuristic */
-    MAX_CANDIDATES = 8, /* plans that are compiled and timed: each may take a second to compile */
+    MAX_PROPOSED = 8,   /* plans of one heuristic that are compiled: each may take a second */
+    N_HEURISTICS = 3,
     N_TIMED_RUNS = 5,
     REASON_BYTES = 400
 };
@@ -27,13 +28,18 @@ struct CudnnBuilder {
     char reason[REASON_BYTES]; /* why, in cuDNN's words */
 };
 
+/* An engine compiled for a graph. */
+struct Engine {
+    cudnnBackendDescriptor_t plan;
+    int64_t scratch_bytes;
+};
+
 struct CudnnPlan {
     struct CudnnBuilder descriptors;
     void (*describe)(struct CudnnBuilder *b, const void *key);
     void *key;
     int64_t key_bytes;
-    cudnnBackendDescriptor_t plan; /* NULL: refused */
-    int64_t scratch_bytes;
+    struct Engine engine; /* its plan is NULL: refused */
 };
 
 struct CudaCudnn {
@@ -130,8 +136,10 @@ static cudnnBackendDescriptor_t describe_graph(struct CudnnBuilder *b, cudnnHand
 
 /* ---- running */
 
-static void execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
-                    const struct CudnnBinding *bindings, int n_bindings, void *scratch) {
+static void execute(const struct Backend *be, const struct Engine *engine,
+                    const struct CudnnBinding *bindings, int n_bindings, int64_t scratch_begin) {
+    void *scratch =
+        (char *)cuda_workspace(be, scratch_begin + engine->scratch_bytes) + scratch_begin;
     int64_t uids[MAX_BINDINGS];
     const void *memory[MAX_BINDINGS];
     TMD_CHECK(n_bindings <= MAX_BINDINGS, "%d tensors", n_bindings);
@@ -148,7 +156,7 @@ static void execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
     CUDNN_CHECK(cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
                                          CUDNN_TYPE_VOID_PTR, 1, &scratch));
     CUDNN_CHECK(cudnnBackendFinalize(pack));
-    CUDNN_CHECK(cudnnBackendExecute(handle, plan, pack));
+    CUDNN_CHECK(cudnnBackendExecute(cuda_state(be)->cudnn->handle, engine->plan, pack));
     CUDNN_CHECK(cudnnBackendDestroyDescriptor(pack));
 }
 
@@ -157,15 +165,14 @@ struct CudnnScratch cudnn_scratch_after(const struct Backend *be, int64_t n_byte
     int64_t at = (n_bytes_taken + 255) / 256 * 256;
     TMD_CHECK(at <= state->workspace_bytes, "%lld bytes of workspace taken, %lld there",
               (long long)n_bytes_taken, (long long)state->workspace_bytes);
-    return (struct CudnnScratch){(char *)state->workspace + at, state->workspace_bytes - at};
+    return (struct CudnnScratch){at, state->workspace_bytes - at};
 }
 
 /* ---- choosing a plan */
 
 struct Candidates {
-    cudnnBackendDescriptor_t plans[MAX_CANDIDATES];
-    int64_t scratch_bytes[MAX_CANDIDATES];
-    int n, n_wanted;
+    struct Engine engines[N_HEURISTICS * MAX_PROPOSED];
+    int n;
 };
 
 static bool has_note(cudnnBackendDescriptor_t engine, unsigned int notes) {
@@ -210,8 +217,7 @@ static void add_candidate(struct Candidates *c, cudnnHandle_t handle,
         CUDNN_CHECK(cudnnBackendDestroyDescriptor(plan));
         return;
     }
-    c->plans[c->n] = plan;
-    c->scratch_bytes[c->n++] = scratch_bytes;
+    c->engines[c->n++] = (struct Engine){plan, scratch_bytes};
 }
 
 /* The engine configurations that a heuristic proposes, best first; kept with the graph's
@@ -232,33 +238,38 @@ static int64_t propose(struct CudnnBuilder *b, cudnnBackendDescriptor_t graph,
     return !known ? 0 : n < MAX_CONFIGS ? n : MAX_CONFIGS;
 }
 
-static void find_candidates(struct Candidates *c, struct CudnnBuilder *b, cudnnHandle_t handle,
-                            cudnnBackendDescriptor_t graph, unsigned int forbidden_notes,
-                            int64_t scratch_limit) {
-    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B,
-                                                   CUDNN_HEUR_MODE_FALLBACK};
-    for (size_t m = 0; m < sizeof modes / sizeof *modes && c->n == 0; m++) {
+/* Of the first heuristic that has any, or of each.  Which plan is the quickest may differ from run to
+ * run, and with it the bits: a deterministic backend takes the first. */
+static void find_candidates(struct Candidates *c, struct CudnnBuilder *b,
+                            const struct CudaState *state, cudnnBackendDescriptor_t graph,
+                            unsigned int forbidden_notes, int64_t scratch_limit) {
+    static const cudnnBackendHeurMode_t modes[N_HEURISTICS] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B,
+                                                               CUDNN_HEUR_MODE_FALLBACK};
+    bool all = state->every_plan && !state->deterministic;
+    for (int m = 0; m < N_HEURISTICS && (all || c->n == 0); m++) {
         cudnnBackendDescriptor_t configs[MAX_CONFIGS];
+        int n_most = c->n + (state->deterministic ? 1 : MAX_PROPOSED);
         b->refused = false; /* one heuristic's refusal is not the next one's */
         int64_t n = propose(b, graph, modes[m], configs);
-        for (int64_t i = 0; i < n && c->n < c->n_wanted; i++)
+        for (int64_t i = 0; i < n && c->n < n_most; i++)
             if (config_allowed(configs[i], forbidden_notes))
-                add_candidate(c, handle, configs[i], scratch_limit);
+                add_candidate(c, state->cudnn->handle, configs[i], scratch_limit);
     }
 }
 
 /* Milliseconds of the quickest of a few runs. */
-static float measure(cudnnHandle_t handle, cudaStream_t stream, cudnnBackendDescriptor_t plan,
-                     const struct CudnnBinding *bindings, int n_bindings, void *scratch) {
+static float measure(const struct Backend *be, const struct Engine *engine,
+                     const struct CudnnBinding *bindings, int n_bindings, int64_t scratch_begin) {
+    cudaStream_t stream = cuda_state(be)->stream;
     cudaEvent_t begin, end;
     float best = INFINITY;
     CUDA_CHECK(cudaEventCreate(&begin));
     CUDA_CHECK(cudaEventCreate(&end));
-    execute(handle, plan, bindings, n_bindings, scratch); /* the first one loads its code */
+    execute(be, engine, bindings, n_bindings, scratch_begin); /* the first one loads its code */
     for (int i = 0; i < N_TIMED_RUNS; i++) {
         float ms;
         CUDA_CHECK(cudaEventRecord(begin, stream));
-        execute(handle, plan, bindings, n_bindings, scratch);
+        execute(be, engine, bindings, n_bindings, scratch_begin);
         CUDA_CHECK(cudaEventRecord(end, stream));
         CUDA_CHECK(cudaEventSynchronize(end));
         CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
@@ -271,22 +282,19 @@ static float measure(cudnnHandle_t handle, cudaStream_t stream, cudnnBackendDesc
 
 /* Keeps the quickest candidate and destroys the others. */
 static void choose(struct CudnnPlan *p, struct Candidates *c, const struct Backend *be,
-                   const struct CudnnBinding *bindings, int n_bindings, void *scratch) {
-    const struct CudaState *state = cuda_state(be);
+                   const struct CudnnBinding *bindings, int n_bindings, int64_t scratch_begin) {
     float best = INFINITY;
     int chosen = 0;
     for (int i = 0; i < c->n && c->n > 1; i++) {
-        float ms = measure(state->cudnn->handle, state->stream, c->plans[i], bindings, n_bindings,
-                           scratch);
+        float ms = measure(be, &c->engines[i], bindings, n_bindings, scratch_begin);
         if (ms < best) {
             best = ms;
             chosen = i;
         }
     }
     for (int i = 0; i < c->n; i++)
-        if (i != chosen) CUDNN_CHECK(cudnnBackendDestroyDescriptor(c->plans[i]));
-    p->plan = c->plans[chosen];
-    p->scratch_bytes = c->scratch_bytes[chosen];
+        if (i != chosen) CUDNN_CHECK(cudnnBackendDestroyDescriptor(c->engines[i].plan));
+    p->engine = c->engines[chosen];
 }
 
 /* ---- the cache */
@@ -320,17 +328,15 @@ static void say_refused(const struct CudnnGraph *graph, const char *reason) {
 static struct CudnnPlan *make(const struct Backend *be, const struct CudnnGraph *graph,
                               const struct CudnnBinding *bindings, int n_bindings,
                               struct CudnnScratch scratch) {
-    struct CudaCudnn *cudnn = cuda_state(be)->cudnn;
-    struct CudnnPlan *p = enter(cudnn, graph);
+    const struct CudaState *state = cuda_state(be);
+    struct CudnnPlan *p = enter(state->cudnn, graph);
     struct CudnnBuilder *b = &p->descriptors;
-    /* which plan is the quickest may differ from run to run, and with it the bits */
-    struct Candidates candidates = {.n_wanted = cuda_state(be)->deterministic ? 1 : MAX_CANDIDATES};
-    cudnnBackendDescriptor_t described = describe_graph(b, cudnn->handle, graph);
+    struct Candidates candidates = {.n = 0};
+    cudnnBackendDescriptor_t described = describe_graph(b, state->cudnn->handle, graph);
     if (described)
-        find_candidates(&candidates, b, cudnn->handle, described, graph->forbidden_notes,
-                        scratch.n_bytes);
+        find_candidates(&candidates, b, state, described, graph->forbidden_notes, scratch.n_bytes);
     if (candidates.n)
-        choose(p, &candidates, be, bindings, n_bindings, scratch.memory);
+        choose(p, &candidates, be, bindings, n_bindings, scratch.begin);
     else
         say_refused(graph,
                     b->reason[0] ? b->reason : "no engine takes the shape and its workspace");
@@ -340,13 +346,12 @@ static struct CudnnPlan *make(const struct Backend *be, const struct CudnnGraph 
 bool cudnn_graph_run(const struct Backend *be, const struct CudnnGraph *graph,
                      const struct CudnnBinding *bindings, int n_bindings,
                      struct CudnnScratch scratch) {
-    struct CudaCudnn *cudnn = cuda_state(be)->cudnn;
-    const struct CudnnPlan *p = lookup(cudnn, graph);
+    const struct CudnnPlan *p = lookup(cuda_state(be)->cudnn, graph);
     if (!p) p = make(be, graph, bindings, n_bindings, scratch);
-    if (!p->plan) return false;
-    TMD_CHECK(p->scratch_bytes <= scratch.n_bytes, "%s: %lld bytes of workspace, was %lld",
-              graph->what, (long long)scratch.n_bytes, (long long)p->scratch_bytes);
-    execute(cudnn->handle, p->plan, bindings, n_bindings, scratch.memory);
+    if (!p->engine.plan) return false;
+    TMD_CHECK(p->engine.scratch_bytes <= scratch.n_bytes, "%s: %lld bytes of workspace, was %lld",
+              graph->what, (long long)scratch.n_bytes, (long long)p->engine.scratch_bytes);
+    execute(be, &p->engine, bindings, n_bindings, scratch.begin);
     return true;
 }
 
@@ -362,7 +367,7 @@ bool cudnn_graph_refuse(const struct Backend *be, const struct CudnnGraph *graph
 void cuda_cudnn_destroy(struct CudaCudnn *cudnn) {
     for (int i = 0; i < cudnn->n_plans; i++) {
         struct CudnnPlan *p = cudnn->plans[i];
-        if (p->plan) CUDNN_CHECK(cudnnBackendDestroyDescriptor(p->plan));
+        if (p->engine.plan) CUDNN_CHECK(cudnnBackendDestroyDescriptor(p->engine.plan));
         while (p->descriptors.n_made > 0)
             CUDNN_CHECK(
                 cudnnBackendDestroyDescriptor(p->descriptors.made[--p->descriptors.n_made]));

@@ -80,10 +80,10 @@ struct CudnnBinding {
     const void *memory; /* device memory, or host memory where the tensor is on_host */
 };
 
-/* Device scratch for the engine; what does not fit is not considered. */
+/* The part of the workspace that an engine may have, from the byte `begin` on; engines that need more
+ * are not considered. */
 struct CudnnScratch {
-    void *memory;
-    int64_t n_bytes;
+    int64_t begin, n_bytes;
 };
 /* The backend's workspace from `n_bytes_taken` (rounded up to 256) on. */
 struct CudnnScratch cudnn_scratch_after(const struct Backend *be, int64_t n_bytes_taken);

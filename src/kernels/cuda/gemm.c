@@ -55,9 +55,9 @@ struct Scratch {
 static struct Scratch scratch_for(const struct Backend *be, const struct GemmProduct *p) {
     int64_t n_bytes = p->epilogue == GEMM_ROW_SUMS ? p->m * (int64_t)sizeof(float) : 0;
     n_bytes = (n_bytes + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
-    char *sums = cuda_workspace(be, n_bytes);
-    return (struct Scratch){(float *)sums, sums + n_bytes,
-                            (size_t)(cuda_state(be)->workspace_bytes - n_bytes)};
+    int64_t all_bytes = cuda_state(be)->workspace_bytes;
+    char *sums = cuda_workspace(be, all_bytes);
+    return (struct Scratch){(float *)sums, sums + n_bytes, (size_t)(all_bytes - n_bytes)};
 }
 
 static cudaDataType library_type(enum Dtype dtype) {
@@ -135,7 +135,7 @@ cublasStatus_t gemm_run_fused(const struct Backend *be, const struct GemmPlan *p
         state->gemm->handle, plan->desc, &alpha, p->b.at, plan->b, p->a.at, plan->a, &beta, p->c,
         plan->c, p->c, plan->c, algo, scratch.library, scratch.library_bytes, state->stream);
     if (status == CUBLAS_STATUS_SUCCESS && p->epilogue == GEMM_ROW_SUMS)
-        cuda_partials_add(be, p->sums, scratch.sums, 1, p->m);
+        cuda_partials_add(be, p->sums, cuda_workspace(be, p->m * (int64_t)sizeof(float)), 1, p->m);
     return status;
 }
 

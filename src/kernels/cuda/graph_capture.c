@@ -23,7 +23,7 @@ struct CudaGraphs {
     struct Transcript heard;
     struct Region regions[CUDA_MAX_REGIONS];
     int n_regions;
-    struct BackendCudaGraphs told;
+    struct LearnedRegions learned;
 };
 
 /* ---- listening */
@@ -112,7 +112,7 @@ static cudaGraph_t capture(const struct Backend *be, void (*region)(void *), voi
 }
 
 static void make_graph(const struct Backend *be, struct Region *known, cudaGraph_t captured) {
-    struct BackendCudaGraphs *told = &cuda_state(be)->graphs->told;
+    struct LearnedRegions *learned = &cuda_state(be)->graphs->learned;
     int64_t before = be->memory_available(be);
     cudaError_t status = cudaGraphInstantiate(&known->graph, captured, 0);
     CUDA_CHECK(cudaGraphDestroy(captured));
@@ -125,8 +125,8 @@ static void make_graph(const struct Backend *be, struct Region *known, cudaGraph
     TMD_CHECK(status == cudaSuccess, "device %d: cudaGraphInstantiate: %s", cuda_device_at_work(),
               cudaGetErrorString(status));
     CUDA_CHECK(cudaGraphUpload(known->graph, cuda_state(be)->stream));
-    told->n_kept++;
-    told->n_bytes += before - be->memory_available(be);
+    learned->n_kept++;
+    learned->n_bytes += before - be->memory_available(be);
 }
 
 static void listen_to(struct CudaGraphs *graphs, void (*region)(void *), void *context) {
@@ -148,11 +148,15 @@ static void cuda_run_often(const struct Backend *be, void (*region)(void *), voi
 
     if (known && known->graph) {
         CUDA_CHECK(cudaGraphLaunch(known->graph, cuda_state(be)->stream));
-        graphs->told.n_launches++;
+        graphs->learned.n_launches++;
     } else {
         region(context);
     }
     graphs->at = OUTSIDE;
+}
+
+static struct LearnedRegions cuda_learned(const struct Backend *be) {
+    return cuda_state(be)->graphs->learned;
 }
 
 void cuda_graphs_attach(struct Backend *be) {
@@ -160,6 +164,7 @@ void cuda_graphs_attach(struct Backend *be) {
     MEMORY_OPS(LISTENING_ENTRY)
     COMPUTE_OPS(LISTENING_ENTRY)
     be->run_often = cuda_run_often;
+    be->learned = cuda_learned;
     cuda_state(be)->graphs = xcalloc(sizeof(struct CudaGraphs));
 }
 
@@ -171,9 +176,4 @@ void cuda_graphs_destroy(struct CudaGraphs *graphs) {
     }
     free(graphs->heard.bytes);
     free(graphs);
-}
-
-struct BackendCudaGraphs backend_cuda_graphs(const struct Backend *be) {
-    const struct CudaGraphs *graphs = cuda_state(be)->graphs;
-    return graphs ? graphs->told : (struct BackendCudaGraphs){0};
 }

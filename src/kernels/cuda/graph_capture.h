@@ -16,7 +16,7 @@
 #ifndef TMD_CUDA_GRAPH_CAPTURE_H
 #define TMD_CUDA_GRAPH_CAPTURE_H
 
-#include "kernels/cuda/backend_cuda.h"
+#include "kernels/backend.h"
 
 enum { CUDA_MAX_REGIONS = 64 };
 

@@ -11,12 +11,16 @@
 #include <type_traits>
 
 #include "kernels/cuda/elementwise.cuh"
+extern "C" {
+#include "kernels/backend_open.h"
+}
 
 enum {
     ROW_PER_THREAD = 16,
     ROW_THREADS = 640, /* what a multiprocessor has registers for, at 96 each: the widest block */
     ROW_MAX = ROW_PER_THREAD * ROW_THREADS
 };
+static_assert((int)ROW_MAX == (int)BACKEND_CUDA_MAX_DIM, "what a configuration may ask for");
 #define ROW_KERNEL __global__ void __launch_bounds__(ROW_THREADS)
 
 /* Threads of a block for rows of `dim` channels. */

@@ -66,6 +66,11 @@ static void meter_run_often(const struct Backend *be, void (*region)(void *conte
         region(context);
 }
 
+static struct LearnedRegions meter_learned(const struct Backend *be) {
+    const struct Meter *meter = be->state;
+    return meter->inner->learned(meter->inner);
+}
+
 static void meter_destroy(struct Backend *be) {
     free(be->state);
     free(be);
@@ -87,6 +92,7 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     be->describe = meter_describe;
     be->finish = meter_finish;
     be->run_often = meter_run_often;
+    be->learned = meter_learned;
     be->destroy = meter_destroy;
     return be;
 }

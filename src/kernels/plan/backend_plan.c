@@ -99,6 +99,7 @@ struct Backend *backend_plan_create(enum Dtype act_dtype) {
     be->describe = plan_describe;
     be->finish = plan_finish;
     be->run_often = backend_run_once;
+    be->learned = backend_learned_none;
     be->destroy = plan_destroy;
     return be;
 }

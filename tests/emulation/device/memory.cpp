@@ -6,11 +6,15 @@
  *     | guard ... | n_bytes, 256-byte aligned | guard (256 to 511 bytes) | page out of bounds |
  *
  * Fresh memory is poison as well, so that a result computed from memory that nobody wrote is NaN.
- * Freed pages are out of bounds for good.  While the device does nothing, all of it is. */
+ * Freed pages are out of bounds for good.  While the device does nothing, all of it is.
+ *
+ * Of an allocation that many use in turn, each can claim the beginning (emu_claim): the rest is as
+ * if it lay behind the end, poison up to the next page, and from there on out of bounds. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +30,10 @@ enum : size_t {
     REGION_BYTES = 1ULL << 40 /* of addresses */
 };
 
+static size_t round_up(size_t n, size_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
 struct Allocation {
     uintptr_t begin;
     size_t n_bytes;
@@ -33,9 +41,17 @@ struct Allocation {
     size_t span_bytes;
     int device;
     bool live;
+    size_t claimed_bytes; /* what calls may name of it */
+    size_t open_bytes;    /* what work may touch of it: follows when the claim's turn comes */
 
     uintptr_t end() const {
         return begin + n_bytes;
+    }
+    uintptr_t open_end() const {
+        return begin + open_bytes;
+    }
+    uintptr_t open_pages_end() const {
+        return round_up(open_end(), PAGE_BYTES);
     }
 };
 
@@ -45,7 +61,7 @@ struct Memory {
     int poison_file = -1;
     bool open = false;                           /* to be touched */
     std::map<uintptr_t, Allocation> allocations; /* by begin; the freed ones stay, for messages */
-    std::map<uintptr_t, Allocation> live;
+    std::map<uintptr_t, Allocation *> live;
     std::map<int, size_t> used_bytes; /* by device */
 };
 
@@ -54,15 +70,11 @@ static Memory &memory(void) {
     return all;
 }
 
-static size_t round_up(size_t n, size_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
-
 /* ---- pages */
 
 static void report_leaks(void) {
     size_t n_bytes = 0;
-    for (const auto &[begin, allocation] : memory().live) n_bytes += allocation.n_bytes;
+    for (const auto &[begin, allocation] : memory().live) n_bytes += allocation->n_bytes;
     if (!n_bytes) return;
     fprintf(stderr, "emulated device: %zu allocations (%zu bytes) were never freed\n",
             memory().live.size(), n_bytes);
@@ -102,10 +114,14 @@ static void unmap(uintptr_t span, size_t n_bytes) {
         emu_reject("cannot give back an allocation of %zu bytes", n_bytes);
 }
 
+static void protect(uintptr_t begin, uintptr_t end, int protection) {
+    if (end > begin && mprotect((void *)begin, end - begin, protection) != 0)
+        emu_reject("cannot protect device memory");
+}
+
 static void protect_all(int protection) {
     for (const auto &[begin, allocation] : memory().live)
-        if (mprotect((void *)allocation.span, allocation.span_bytes, protection) != 0)
-            emu_reject("cannot protect device memory");
+        protect(allocation->span, allocation->open_pages_end(), protection);
     memory().open = protection != PROT_NONE;
 }
 
@@ -144,6 +160,10 @@ bool emu_explain_device_address(uintptr_t address, char *text, size_t n_bytes) {
     else if (!near->live && address < near->end())
         snprintf(text, n_bytes, "%s touched %p, byte %zu of %zu that were freed", who,
                  (void *)address, (size_t)(address - near->begin), near->n_bytes);
+    else if (address < near->end() && address >= near->open_end() && emu_work_at_hand())
+        snprintf(text, n_bytes,
+                 "%s touched %p, byte %zu of an allocation of which %zu bytes are claimed", who,
+                 (void *)address, (size_t)(address - near->begin), near->open_bytes);
     else if (address < near->end())
         snprintf(text, n_bytes, "%s touched device memory at %p, byte %zu of %zu", who,
                  (void *)address, (size_t)(address - near->begin), near->n_bytes);
@@ -165,9 +185,12 @@ void emu_require_device(const void *address, size_t n_bytes, const char *what) {
     if (!in->live)
         emu_reject("%s: %p lies in an allocation of %zu bytes that was freed", what, address,
                    in->n_bytes);
-    if (begin > in->end() || n_bytes > in->end() - begin)
-        emu_reject("%s: %zu bytes from byte %zu on run past the end of an allocation of %zu bytes",
-                   what, n_bytes, (size_t)(begin - in->begin), in->n_bytes);
+    uintptr_t end = in->begin + in->claimed_bytes;
+    if (begin > end || n_bytes > end - begin)
+        emu_reject("%s: %zu bytes from byte %zu on run past the end of %s of %zu bytes", what,
+                   n_bytes, (size_t)(begin - in->begin),
+                   in->claimed_bytes < in->n_bytes ? "a claim" : "an allocation",
+                   in->claimed_bytes);
 }
 
 /* ---- guards */
@@ -181,14 +204,70 @@ __attribute__((no_sanitize("address"))) bool emu_poison_intact(const void *begin
 
 void emu_check_guards(const char *what) {
     for (const auto &[begin, allocation] : memory().live) {
-        size_t before = begin - allocation.span;
-        size_t after = allocation.span + allocation.span_bytes - allocation.end();
-        bool clean_before = emu_poison_intact((void *)allocation.span, before);
-        if (!clean_before || !emu_poison_intact((void *)allocation.end(), after))
-            emu_reject("%s wrote %s an allocation of %zu bytes", what,
-                       clean_before ? "past the end of" : "before the start of",
-                       allocation.n_bytes);
+        size_t before = begin - allocation->span;
+        size_t after = allocation->open_pages_end() - allocation->open_end();
+        if (!emu_poison_intact((void *)allocation->span, before))
+            emu_reject("%s wrote before the start of an allocation of %zu bytes", what,
+                       allocation->n_bytes);
+        if (!emu_poison_intact((void *)allocation->open_end(), after))
+            emu_reject("%s wrote past the end of %s of %zu bytes", what,
+                       allocation->open_bytes < allocation->n_bytes ? "a claim"
+                                                                    : "an allocation",
+                       allocation->open_bytes);
     }
+}
+
+/* ---- claims */
+
+struct Claim {
+    uintptr_t begin;
+    size_t n_bytes;
+};
+
+static Allocation &claimed(uintptr_t begin) {
+    auto found = memory().live.find(begin);
+    if (found == memory().live.end())
+        emu_reject("a claim of %p, where no allocation begins", (void *)begin);
+    return *found->second;
+}
+
+/* Of the last page that is open, what lies behind the claim: the sanitizer may know. */
+static size_t rest_of_page(const Allocation &a) {
+    return std::min(a.end(), a.open_pages_end()) - a.open_end();
+}
+
+/* Pages that are forgotten come back as the poison that they were mapped from. */
+static void forget(uintptr_t begin, uintptr_t end) {
+    if (end > begin && madvise((void *)begin, end - begin, MADV_DONTNEED) != 0)
+        emu_reject("cannot poison device memory");
+}
+
+/* While memory is open. */
+static void claim_run(void *arg) {
+    const Claim *claim = (const Claim *)arg;
+    Allocation &now = claimed(claim->begin);
+    const Allocation before = now;
+    now.open_bytes = claim->n_bytes;
+    uintptr_t pages_end = now.open_pages_end(), pages_before = before.open_pages_end();
+    EMU_SHOW((void *)before.open_end(), rest_of_page(before));
+    if (now.open_end() < before.open_end()) {
+        uintptr_t poison_end = std::min(before.open_end(), pages_end);
+        memset((void *)now.open_end(), POISON, poison_end - now.open_end());
+        forget(pages_end, pages_before);
+        protect(pages_end, pages_before, PROT_NONE);
+    }
+    protect(pages_before, pages_end, PROT_READ | PROT_WRITE);
+    EMU_HIDE((void *)now.open_end(), rest_of_page(now));
+}
+
+void emu_claim(cudaStream_t stream, void *address, size_t n_bytes) {
+    DeviceLock lock = emu_lock();
+    Allocation &a = claimed((uintptr_t)address);
+    if (n_bytes > a.n_bytes)
+        emu_reject("a claim of %zu bytes of an allocation of %zu", n_bytes, a.n_bytes);
+    a.claimed_bytes = n_bytes;
+    emu_enqueue(stream, "a claim", claim_run, new Claim{a.begin, n_bytes},
+                [](void *arg) { delete (Claim *)arg; });
 }
 
 /* ---- device memory */
@@ -229,10 +308,11 @@ cudaError_t cudaMalloc(void **address, size_t n_bytes) {
     fresh.n_bytes = n_bytes;
     fresh.device = emu_current_device();
     fresh.live = true;
+    fresh.claimed_bytes = fresh.open_bytes = n_bytes;
     map_poison(fresh.span, fresh.span_bytes);
     EMU_HIDE((void *)fresh.span, fresh.span_bytes);
     EMU_SHOW((void *)fresh.begin, fresh.n_bytes);
-    all.allocations[fresh.begin] = all.live[fresh.begin] = fresh;
+    all.live[fresh.begin] = &(all.allocations[fresh.begin] = fresh);
     *address = (void *)fresh.begin;
     emu_watch_faults();
     return emu_result(cudaSuccess);

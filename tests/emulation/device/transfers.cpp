@@ -115,6 +115,37 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n_bytes, enum cud
     return emu_result(cudaSuccess);
 }
 
+/* height rows of width bytes, pitch bytes apart, on both sides in device memory. */
+struct RowsCopy {
+    char *to;
+    const char *from;
+    size_t to_pitch, from_pitch, width, height;
+};
+
+static void rows_copy_run(void *arg) {
+    RowsCopy *copy = (RowsCopy *)arg;
+    for (size_t row = 0; row < copy->height; row++)
+        memcpy(copy->to + row * copy->to_pitch, copy->from + row * copy->from_pitch, copy->width);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, enum cudaMemcpyKind kind,
+                              cudaStream_t stream) {
+    DeviceLock lock = emu_lock();
+    if (kind != cudaMemcpyDeviceToDevice)
+        emu_reject("cudaMemcpy2DAsync: only copies from device to device are emulated");
+    if (to_pitch < width || from_pitch < width) return emu_result(cudaErrorInvalidValue);
+    if (width == 0 || height == 0) return emu_result(cudaSuccess);
+    size_t to_bytes = (height - 1) * to_pitch + width;
+    size_t from_bytes = (height - 1) * from_pitch + width;
+    emu_require_device(to, to_bytes, "cudaMemcpy2DAsync, destination");
+    emu_require_device(from, from_bytes, "cudaMemcpy2DAsync, source");
+    emu_enqueue(stream, "cudaMemcpy2DAsync", rows_copy_run,
+                new RowsCopy{(char *)to, (const char *)from, to_pitch, from_pitch, width, height},
+                [](void *arg) { delete (RowsCopy *)arg; });
+    return emu_result(cudaSuccess);
+}
+
 struct Fill {
     void *memory;
     int value;

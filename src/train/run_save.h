@@ -1,0 +1,33 @@
+/* Saving a run while it goes on.
+ *
+ * A save begins with a copy of the own shares to host memory, which is all that a step waits for.  A
+ * thread writes it: rank 0 the one file of an unsharded run, else every rank of the first replica its
+ * shard.  When the ranks have told each other that all are on the disk, rank 0 makes them one checkpoint
+ * (data/checkpoint_shards.h) and removes old ones.  Until then the previous checkpoint is the newest.
+ *
+ *     run_saver_begin      collective; no save may be under way
+ *     run_saver_busy       whether this rank still writes
+ *     run_saver_finish     collective: waits, and completes the save; nothing to do if there is none
+ */
+#ifndef TMD_RUN_SAVE_H
+#define TMD_RUN_SAVE_H
+
+#include "train/parallel.h"
+#include "train/run_state.h"
+
+struct RunSaver;
+
+/* `ranks`: for agreements, in host memory. All outlive the saver. */
+bool run_saver_open(struct RunSaver **saver, const struct Networks *nets, struct Comm *ranks,
+                    const struct RankGrid *grid, struct Error *err);
+/* Waits for what is being written, which is then lost unless it was finished.  Harmless on NULL. */
+void run_saver_close(struct RunSaver *saver);
+
+void run_saver_begin(struct RunSaver *saver, const struct RunState *state);
+/* Whether run_saver_finish would complete a save, and whether it would have to wait for this rank. */
+bool run_saver_active(const struct RunSaver *saver);
+bool run_saver_busy(const struct RunSaver *saver);
+/* false: the save failed on some rank, whose error has been printed; nothing is left of it. */
+bool run_saver_finish(struct RunSaver *saver, int *exit_code);
+
+#endif

@@ -1,0 +1,162 @@
+#include "train/run_weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/checkpoint_folder.h"
+
+char *run_checkpoint_folder(const struct Config *config) {
+    return xprintf("%s/checkpoints", config->out);
+}
+
+static void report_skipped(void *context, const char *path, const char *reason) {
+    (void)context, (void)path;
+    fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason);
+}
+
+bool run_newest_checkpoint(const char *folder, bool quiet, char **path, struct Error *err) {
+    return ckpt_newest_valid(folder, path, quiet ? NULL : report_skipped, NULL, err);
+}
+
+/* ---- reading ---- */
+
+/* A group that holds more than the table would be cut down to size silently: a deeper model's. */
+static bool check_group(const struct Ckpt *ckpt, const char *group, const struct ParamTable *table,
+                        struct Error *err) {
+    int64_t first = 0, n = ckpt_group(ckpt, group, &first);
+    for (int64_t i = first; i < first + n; i++)
+        if (params_find(table, ckpt_info(ckpt, i)->name) < 0)
+            return error_set(err, "%s: tensor '%s/%s' has no place in the configured model",
+                             ckpt_path(ckpt), group, ckpt_info(ckpt, i)->name);
+    return true;
+}
+
+static bool is_of_flow_head(const struct ParamTable *table, const struct ParamDesc *param) {
+    return strcmp(table->units[param->unit].name, "flow_head") == 0;
+}
+
+static bool read_own(struct Ckpt *ckpt, const char *group, struct Weights *w, int param, float *host,
+                     TakeTensor *take, void *context, struct Error *err) {
+    const struct ParamDesc *desc = &w->table->params[param];
+    struct OwnRange own = weights_own(w, param);
+    if (own.begin == own.end) return true;
+    bool whole = own.end - own.begin == desc->n_elems;
+    if (!(whole ? ckpt_read_f32(ckpt, group, desc->name, desc->n_dims, desc->shape, false, host, err)
+                : ckpt_read_range_f32(ckpt, group, desc->name, desc->n_dims, desc->shape, own.begin,
+                                      own.end, false, host, err)))
+        return false;
+    take(context, w, param, host);
+    return true;
+}
+
+bool run_read_group(struct Ckpt *ckpt, const char *group, struct Weights *w, bool partial,
+                    TakeTensor *take, void *context, struct Error *err) {
+    const struct ParamTable *table = w->table;
+    if (!check_group(ckpt, group, table, err)) return false;
+    float *host = xmalloc((size_t)params_largest(table) * sizeof *host);
+    bool ok = true;
+    for (int p = 0; ok && p < table->n_params; p++) {
+        const struct ParamDesc *param = &table->params[p];
+        if (partial && is_of_flow_head(table, param) && ckpt_find(ckpt, group, param->name) < 0)
+            continue;
+        ok = read_own(ckpt, group, w, p, host, take, context, err);
+    }
+    free(host);
+    return ok;
+}
+
+/* A run's folder stands for its newest valid checkpoint. */
+static bool checkpoint_at(const char *path, bool quiet, char **file, struct Error *err) {
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
+        *file = xstrdup(path);
+        return true;
+    }
+    char *folder = xprintf("%s/checkpoints", path);
+    bool ok = run_newest_checkpoint(folder, quiet, file, err);
+    if (ok && !*file) ok = error_set(err, "%s: holds no checkpoint", folder);
+    free(folder);
+    return ok;
+}
+
+static bool group_of(struct Ckpt *ckpt, const struct WeightsSource *source, char group[64],
+                     struct Error *err) {
+    int64_t first;
+    for (int i = 0; i < source->n_roles; i++)
+        for (int ema = source->use_ema; ema >= 0; ema--) {
+            snprintf(group, 64, "%s/%s", source->roles[i], ema ? "ema" : "param");
+            if (ckpt_group(ckpt, group, &first) > 0) return true;
+        }
+    return error_set(err, "%s: holds no weights of the %s", ckpt_path(ckpt), source->roles[0]);
+}
+
+static void take_value(void *context, struct Weights *w, int param, const float *host) {
+    (void)context;
+    weights_put(w, param, host);
+}
+
+bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Error *err) {
+    struct Ckpt *ckpt;
+    char *file, group[64];
+    if (!checkpoint_at(source->path, source->quiet, &file, err)) return false;
+    bool ok = ckpt_open(file, &ckpt, err);
+    if (ok) {
+        ok = group_of(ckpt, source, group, err) &&
+             run_read_group(ckpt, group, weights, source->partial, take_value, NULL, err);
+        ckpt_close(ckpt);
+    }
+    if (ok) weights_refresh(weights);
+    free(file);
+    return ok;
+}
+
+/* ---- starting ---- */
+
+void run_fresh_weights(struct Weights *w, uint64_t seed) {
+    float *host = xmalloc((size_t)params_largest(w->table) * sizeof *host);
+    for (int p = 0; p < w->table->n_params; p++) {
+        struct OwnRange own = weights_own(w, p);
+        params_initial_values(w->table, p, seed, own.begin, own.end, host);
+        weights_put(w, p, host);
+    }
+    free(host);
+    weights_refresh(w);
+}
+
+/* A role's start: initial values, over them what the configured checkpoints give. */
+static bool start_role(struct Networks *nets, enum Role role, bool quiet, struct Error *err) {
+    static const char *const teacher_first[] = {"teacher", "student"};
+    static const char *const student_only[] = {"student"};
+    const struct InitConfig *init = &nets->config->init;
+    struct Weights *weights = &nets->weights[role];
+    struct WeightsSource source = {.use_ema = init->use_ema, .quiet = quiet};
+    run_fresh_weights(weights, (uint64_t)nets->config->train.seed);
+    if (role == ROLE_DISCRIMINATOR) return true;
+    if (role == ROLE_STUDENT && *init->student) {
+        source.path = init->student;
+        source.roles = student_only;
+        source.n_roles = 1;
+    } else if (*init->teacher) {
+        /* the student begins as the teacher, its flow head's own tensors at their initial values */
+        source.path = init->teacher;
+        source.roles = teacher_first;
+        source.n_roles = 2;
+        source.partial = role == ROLE_STUDENT;
+    } else {
+        return true;
+    }
+    return run_read_weights(&source, weights, err);
+}
+
+bool run_init_weights(struct Networks *nets, bool quiet, struct Error *err) {
+    bool ok = true;
+    for (int role = 0; ok && role < ROLE_COUNT; role++) {
+        struct Weights *w = &nets->weights[role];
+        if (!nets->plan.present[role]) continue;
+        ok = start_role(nets, (enum Role)role, quiet, err);
+        if (ok && w->ema) w->be->copy(w->be, w->ema, w->master, w->n_elems * (int64_t)sizeof(float));
+    }
+    return ok;
+}
