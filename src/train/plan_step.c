@@ -7,7 +7,7 @@
 const char *plan_phase_name(enum PlanPhase phase) {
     static const char *const names[PLAN_PHASES] = {
         "zero gradients", "forward", "forward again, for backward", "backward",
-        "wait for sums",  "update",  "wait for the slowest GPU"};
+        "wait for messages", "update",  "wait for the slowest GPU"};
     return names[phase];
 }
 

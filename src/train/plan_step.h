@@ -36,7 +36,7 @@ enum PlanPhase {
     PLAN_FORWARD,  /* all of a pass that no line below is */
     PLAN_AGAIN,    /* blocks computed again */
     PLAN_BACKWARD, /* operations whose names say so */
-    PLAN_EXPOSED,  /* waiting for sums over GPUs */
+    PLAN_EXPOSED,  /* waiting for messages */
     PLAN_UPDATE,   /* norms, AdamW, EMA */
     PLAN_SLOWEST,  /* waiting for the GPU whose draws cost the most */
     PLAN_PHASES

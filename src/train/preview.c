@@ -15,8 +15,18 @@ static int64_t preview_batch(const struct Config *config) {
     return n < config->train.micro_batch ? n : config->train.micro_batch;
 }
 
+static struct Sampler preview_sampler(const struct Networks *nets) {
+    struct Sampler sampler = sampler_init(nets, nets->plan.main, true);
+    sampler.together = true;
+    return sampler;
+}
+
+bool preview_has_part(const struct RankGrid *grid) {
+    return grid->n_shares > 1 || grid->data_rank == 0;
+}
+
 int64_t preview_arena_bytes(const struct Networks *planned) {
-    struct Sampler sampler = sampler_init(planned, planned->plan.main, true);
+    struct Sampler sampler = preview_sampler(planned);
     if (!planned->config->preview.every) return 0;
     return sampler_arena_bytes(&sampler, preview_batch(planned->config));
 }
@@ -79,7 +89,7 @@ static bool write_sheet(const struct Preview *preview, const struct Networks *ne
 
 bool preview_write(const struct Preview *preview, const struct Networks *nets, struct Arena *arena,
                    int64_t iteration, bool write, struct Error *err) {
-    struct Sampler sampler = sampler_init(nets, nets->plan.main, true);
+    struct Sampler sampler = preview_sampler(nets);
     struct SampleSet set = {.n = preview->prompts.n,
                             .text = preview->prompts.text,
                             .neg_text = preview->prompts.neg_text,

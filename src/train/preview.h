@@ -8,6 +8,7 @@
 #define TMD_PREVIEW_H
 
 #include "train/prompt_set.h"
+#include "train/rank_grid.h"
 #include "train/sampling.h"
 
 struct Preview {
@@ -20,6 +21,10 @@ struct Preview {
 /* Bytes of arena that a preview takes; 0 with previews off.  The networks lie on a planning
  * backend. */
 int64_t preview_arena_bytes(const struct Networks *planned);
+
+/* Whether a rank has a part in previews: where rank 0 has not all weights every one has, else those that
+ * share its tokens. */
+bool preview_has_part(const struct RankGrid *grid);
 
 /* Reads the prompts, the configured ones or the data's first; `writes`: makes the folder.  Does nothing
  * with previews off.  preview_close is harmless on zeros and after an error. */

@@ -96,7 +96,7 @@ static void run_student(const struct Session *session, int64_t first, int64_t ba
     for (int64_t k = 0; k < outer; k++)
         draw_noise(session, k, DRAW_SAMPLER_Y1, first, batch, y1 + k * n);
     student.wan.weights = &session->weights;
-    student.wan.geometry = &nets->whole;
+    if (!session->sampler->together) student.wan.geometry = &nets->whole;
     student_sample(&student, batch, x, y1, upload_text(session, host_text, batch, false),
                    session->arena, &session->tapes->student);
 }
@@ -108,7 +108,7 @@ static void run_teacher(const struct Session *session, int64_t batch, float *x,
     Act *text = upload_text(session, host_text, batch, false), *neg_text = NULL;
     if (how.guidance != 1.0) neg_text = upload_text(session, host_neg_text, batch, true);
     wan.weights = &session->weights;
-    wan.geometry = &session->sampler->nets->whole;
+    if (!session->sampler->together) wan.geometry = &session->sampler->nets->whole;
     teacher_sample(&wan, how, batch, x, text, neg_text, session->arena, &session->tapes->teacher);
 }
 

@@ -16,6 +16,7 @@ struct Sampler {
     bool use_ema;                  /* the averaged weights, if the networks hold some */
     struct TeacherSampler teacher; /* read for ROLE_TEACHER */
     uint64_t seed;
+    bool together; /* with the ranks that share this one's tokens, if there are any; else alone */
 };
 
 /* Steps, shift, guidance and seed from nets->config's section `sampler:`. */

@@ -98,8 +98,8 @@ static bool survey(struct Trainer *t, struct Error *err) {
 }
 
 static bool open_preview(struct Trainer *t, struct Error *err) {
-    bool samples = t->comm->rank == 0 || t->grid.n_shares > 1;
-    return !samples || preview_open(&t->preview, t->config, t->dataset, t->comm->rank == 0, err);
+    return !preview_has_part(&t->grid) ||
+           preview_open(&t->preview, t->config, t->dataset, t->comm->rank == 0, err);
 }
 
 static bool write_environment(struct Trainer *t, struct Error *err) {

@@ -149,13 +149,11 @@ static bool save(struct Trainer *t, int *exit_code) {
     return true;
 }
 
-/* A preview that cannot be written is reported, but no reason to lose a run.  Where rank 0 has not all
- * weights, all ranks sample. */
+/* A preview that cannot be written is reported, but no reason to lose a run. */
 static void preview(struct Trainer *t) {
     struct Learner *l = &t->learner;
     struct Error err;
-    bool together = l->parallel->grid.n_shares > 1;
-    if ((t->comm->rank && !together) || !preview_due(t->config, t->state.iteration)) return;
+    if (!preview_has_part(&t->grid) || !preview_due(t->config, t->state.iteration)) return;
     learner_aside(l);
     learner_swap_average(l);
     if (!preview_write(&t->preview, &l->nets, &l->arena, t->state.iteration, t->comm->rank == 0, &err))
@@ -211,12 +209,13 @@ static bool iterate(struct Trainer *t, bool *interrupted, int *exit_code) {
     if (written && (*interrupted || last || (every && t->state.iteration % every == 0)))
         written = save(t, exit_code);
     end_phase(t, &report.timer, PHASE_SAVE);
+    if (!written) return false;
     if (!*interrupted) preview(t);
     end_phase(t, &report.timer, PHASE_PREVIEW);
     report.sent_bytes = parallel_sent_bytes(&t->parallel) - sent_before;
     report.learned = t->be->learned(t->be);
     if (t->comm->rank == 0 && !metrics_report(&t->metrics, &report, &err)) comm_fail(t->comm, &err);
-    return written;
+    return true;
 }
 
 /* EXIT_OK: the run goes on, or is complete. */

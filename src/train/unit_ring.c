@@ -19,7 +19,7 @@ struct UnitOf {
 
 struct ValueSlot {
     struct UnitOf of;
-    struct UnitMemory memory;
+    void *memory; /* the float32 piece, then the other */
     CommTicket gathered; /* 0: arrived */
     int64_t used;        /* when; larger is later */
     bool acquired;
@@ -70,7 +70,7 @@ static void *take(struct UnitRing *ring, int64_t n_bytes) {
 struct UnitRing *unit_ring_create(const struct Parallel *parallel, struct Weights *const *weights,
                                   int n_roles) {
     struct UnitRing *ring = xcalloc(sizeof *ring);
-    int64_t n_f32 = 0, n_act = 0, n_grad = 0, n_own = 0;
+    int64_t n_bytes = 0, n_grad = 0, n_own = 0;
     for (int role = 0; role < n_roles; role++) {
         const struct Weights *w = weights[role];
         if (!w) continue;
@@ -78,18 +78,14 @@ struct UnitRing *unit_ring_create(const struct Parallel *parallel, struct Weight
         for (int unit = 0; unit < w->table->n_units; unit++) {
             int64_t f32 = whole_piece_elems(w, unit, PIECE_F32);
             int64_t act = whole_piece_elems(w, unit, PIECE_ACT);
-            n_f32 = larger(n_f32, f32);
-            n_act = larger(n_act, act);
+            n_bytes = larger(n_bytes, f32 * (int64_t)sizeof(float) + act * dtype_bytes(w->be->act_dtype));
             if (!w->trained) continue;
             n_grad = larger(n_grad, f32 + act);
             n_own = larger(n_own, own_unit_elems(w, unit));
         }
     }
     ring->shares = parallel->shares;
-    for (int i = 0; i < VALUE_SLOTS; i++) {
-        ring->values[i].memory.f32 = take(ring, n_f32 * (int64_t)sizeof(float));
-        ring->values[i].memory.act = take(ring, n_act * dtype_bytes(ring->be->act_dtype));
-    }
+    for (int i = 0; i < VALUE_SLOTS; i++) ring->values[i].memory = take(ring, n_bytes);
     ring->n_gradients = n_grad ? GRADIENT_SLOTS : 0;
     for (int i = 0; i < ring->n_gradients; i++) {
         ring->gradients[i].whole = take(ring, n_grad * (int64_t)sizeof(float));
@@ -101,10 +97,7 @@ struct UnitRing *unit_ring_create(const struct Parallel *parallel, struct Weight
 void unit_ring_destroy(struct UnitRing *ring) {
     if (!ring) return;
     ring->shares->finish(ring->shares);
-    for (int i = 0; i < VALUE_SLOTS; i++) {
-        ring->be->memory_free(ring->be, ring->values[i].memory.f32);
-        ring->be->memory_free(ring->be, ring->values[i].memory.act);
-    }
+    for (int i = 0; i < VALUE_SLOTS; i++) ring->be->memory_free(ring->be, ring->values[i].memory);
     for (int i = 0; i < ring->n_gradients; i++) {
         ring->be->memory_free(ring->be, ring->gradients[i].whole);
         ring->be->memory_free(ring->be, ring->gradients[i].own);
@@ -130,6 +123,14 @@ static void await_values(struct UnitRing *ring, struct ValueSlot *slot) {
     slot->gathered = 0;
 }
 
+/* Points the slot's unit into its memory. */
+static void place_values(const struct ValueSlot *slot) {
+    struct Weights *w = slot->of.weights;
+    struct UnitMemory *unit = &w->units[slot->of.unit];
+    unit->f32 = slot->memory;
+    unit->act = (Act *)(void *)(unit->f32 + whole_piece_elems(w, slot->of.unit, PIECE_F32));
+}
+
 static struct ValueSlot *gather(struct UnitRing *ring, struct UnitOf of) {
     struct ValueSlot *slot = NULL;
     for (int i = 0; i < VALUE_SLOTS; i++) {
@@ -140,7 +141,8 @@ static struct ValueSlot *gather(struct UnitRing *ring, struct UnitOf of) {
     await_values(ring, slot); /* expected, and then not asked for */
     slot->of = of;
     slot->used = ++ring->clock;
-    slot->gathered = whole_unit_gather(of.weights, of.unit, &slot->memory, ring->shares);
+    place_values(slot);
+    slot->gathered = whole_unit_gather(of.weights, of.unit, &of.weights->units[of.unit], ring->shares);
     return slot;
 }
 
@@ -257,8 +259,6 @@ void unit_ring_acquire(struct UnitRing *ring, struct Weights *weights, int unit,
     await_values(ring, slot);
     slot->acquired = true;
     slot->used = ++ring->clock;
-    weights->units[unit].f32 = slot->memory.f32;
-    weights->units[unit].act = slot->memory.act;
     if (backward) acquire_gradient(ring, of);
     note(ring, of);
     gather_next(ring);
