@@ -19,6 +19,7 @@ struct Ckpt {
     char *stage;
     struct CkptContents contents; /* without the values of the format itself */
     struct CkptPieces *pieces;    /* of a sharded checkpoint, or NULL */
+    struct CkptReading *reading;  /* empty between calls */
     int n_shards;
     char *folder; /* where the shards' folder lies */
 };
@@ -90,6 +91,7 @@ static bool read_contents(struct Ckpt *ckpt, struct Error *err) {
 bool ckpt_open(const char *path, struct Ckpt **out, struct Error *err) {
     struct Ckpt *ckpt = xcalloc(sizeof *ckpt);
     ckpt->path = xstrdup(path);
+    ckpt->reading = ckpt_reading_create();
     if (!h5_open_read(path, &ckpt->file, err)) {
         ckpt_close(ckpt);
         return false;
@@ -106,6 +108,7 @@ void ckpt_close(struct Ckpt *ckpt) {
     if (!ckpt) return;
     if (ckpt->file > 0) H5Fclose(ckpt->file);
     ckpt_pieces_close(ckpt->pieces);
+    ckpt_reading_destroy(ckpt->reading);
     ckpt_contents_free(&ckpt->contents);
     free(ckpt->folder);
     free(ckpt->stage);
@@ -201,28 +204,33 @@ int64_t ckpt_group(const struct Ckpt *ckpt, const char *group, int64_t *first) {
 /* ---- reading ---- */
 
 /* A tensor that lies in the checkpoint's own file. */
-static bool read_own(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
-                     const struct CkptRange *range, struct Error *err) {
+static bool add_own(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
+                    const struct CkptRange *range, struct Error *err) {
     struct H5Array array = {0};
-    uint32_t crc32;
+    struct CkptSums sums = {0};
+    if (range->begin == 0 && range->end == tensor->n_elems) sums.whole = &tensor->crc32;
     char *name = xprintf("%s/%s", tensor->group, tensor->name);
-    bool read = h5_array_open(ckpt->file, name, &array, err) &&
-                ckpt_read_blocks(&array, range, NULL, &crc32, err);
+    char *where = xprintf("tensor %s", name);
+    bool added = h5_array_open(ckpt->file, name, &array, err) || error_prefix(err, "%s", where);
+    added = added && ckpt_reading_add(ckpt->reading, &array, range, sums, where, err);
     h5_array_close(&array);
+    free(where);
     free(name);
-    bool whole = range->begin == 0 && range->end == tensor->n_elems;
-    if (read && whole && crc32 != tensor->crc32)
-        return error_set(err, "is damaged: its checksum is %08x, stored is %08x", crc32,
-                         tensor->crc32);
-    return read;
+    return added;
 }
 
-static bool read_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
-                        const struct CkptRange *range, struct Error *err) {
-    bool read = ckpt->pieces ? ckpt_pieces_read(ckpt->pieces, &ckpt->contents, tensor, range, err)
-                             : read_own(ckpt, tensor, range, err);
-    return read || error_prefix(err, "checkpoint %s: tensor %s/%s", ckpt->path, tensor->group,
-                                tensor->name);
+static bool add_tensor(struct Ckpt *ckpt, const struct CkptTensorInfo *tensor,
+                       const struct CkptRange *range, struct Error *err) {
+    return ckpt->pieces ? ckpt_pieces_add(ckpt->pieces, &ckpt->contents, tensor, range,
+                                          ckpt->reading, err)
+                        : add_own(ckpt, tensor, range, err);
+}
+
+/* Reads what was added, unless adding failed. */
+static bool finish_reading(struct Ckpt *ckpt, bool added, struct Error *err) {
+    if (added && ckpt_reading_run(ckpt->reading, err)) return true;
+    ckpt_reading_clear(ckpt->reading);
+    return error_prefix(err, "checkpoint %s", ckpt->path);
 }
 
 /* The tensor of that name and shape, or NULL. */
@@ -232,41 +240,66 @@ static const struct CkptTensorInfo *find_tensor(const struct Ckpt *ckpt, const c
     int64_t i = ckpt_find(ckpt, group, name);
     const struct CkptTensorInfo *tensor = i < 0 ? NULL : ckpt_info(ckpt, i);
     if (!tensor) {
-        error_set(err, "checkpoint %s: has no tensor %s/%s", ckpt->path, group, name);
+        error_set(err, "has no tensor %s/%s", group, name);
     } else if (!shape_equal(n_dims, shape, tensor->n_dims, tensor->shape)) {
-        error_set(err, "checkpoint %s: tensor %s/%s: expected shape %s, got %s", ckpt->path, group,
-                  name, shape_text(n_dims, shape).s, shape_text(tensor->n_dims, tensor->shape).s);
+        error_set(err, "tensor %s/%s: expected shape %s, got %s", group, name,
+                  shape_text(n_dims, shape).s, shape_text(tensor->n_dims, tensor->shape).s);
         tensor = NULL;
     }
     return tensor;
 }
 
-bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
-                   const int64_t *shape, bool allow_nonfinite, float *out, struct Error *err) {
-    const struct CkptTensorInfo *tensor = find_tensor(ckpt, group, name, n_dims, shape, err);
-    struct CkptRange range = {.allow_nonfinite = allow_nonfinite, .out = out};
-    if (tensor) range.end = tensor->n_elems;
-    return tensor && read_tensor(ckpt, tensor, &range, err);
+static bool add_wanted(struct Ckpt *ckpt, const struct CkptWanted *wanted, bool allow_nonfinite,
+                       struct Error *err) {
+    const struct CkptTensorInfo *tensor =
+        find_tensor(ckpt, wanted->group, wanted->name, wanted->n_dims, wanted->shape, err);
+    struct CkptRange range = {wanted->begin, wanted->end, allow_nonfinite, wanted->out};
+    if (!tensor) return false;
+    TMD_CHECK(0 <= range.begin && range.begin <= range.end && range.end <= tensor->n_elems,
+              "elements %lld to %lld of %lld", (long long)range.begin, (long long)range.end,
+              (long long)tensor->n_elems);
+    return range.begin == range.end || add_tensor(ckpt, tensor, &range, err);
+}
+
+bool ckpt_read_ranges_f32(struct Ckpt *ckpt, int64_t n, const struct CkptWanted *wanted,
+                          bool allow_nonfinite, struct Error *err) {
+    bool added = true;
+    for (int64_t i = 0; added && i < n; i++)
+        added = add_wanted(ckpt, &wanted[i], allow_nonfinite, err);
+    return finish_reading(ckpt, added, err);
 }
 
 bool ckpt_read_range_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
                          const int64_t *shape, int64_t begin, int64_t end, bool allow_nonfinite,
                          float *out, struct Error *err) {
-    const struct CkptTensorInfo *tensor = find_tensor(ckpt, group, name, n_dims, shape, err);
-    if (!tensor) return false;
-    TMD_CHECK(0 <= begin && begin <= end && end <= tensor->n_elems, "elements %lld to %lld of %lld",
-              (long long)begin, (long long)end, (long long)tensor->n_elems);
-    struct CkptRange range = {begin, end, allow_nonfinite, out};
-    return begin == end || read_tensor(ckpt, tensor, &range, err);
+    struct CkptWanted wanted = {group, name, n_dims, shape, begin, end, out};
+    return ckpt_read_ranges_f32(ckpt, 1, &wanted, allow_nonfinite, err);
 }
 
-bool ckpt_verify(struct Ckpt *ckpt, struct Error *err) {
-    if (ckpt->pieces && !ckpt_pieces_check(ckpt->pieces, err))
-        return error_prefix(err, "checkpoint %s", ckpt->path);
+bool ckpt_read_f32(struct Ckpt *ckpt, const char *group, const char *name, int n_dims,
+                   const int64_t *shape, bool allow_nonfinite, float *out, struct Error *err) {
+    int64_t n_elems = 1;
+    for (int d = 0; d < n_dims; d++) n_elems *= shape[d];
+    return ckpt_read_range_f32(ckpt, group, name, n_dims, shape, 0, n_elems, allow_nonfinite, out,
+                               err);
+}
+
+/* Reads all tensors to nowhere, some gigabytes at a time; leaves the last of them to be read. */
+static bool check_tensors(struct Ckpt *ckpt, struct Error *err) {
+    enum { BLOCKS_AT_A_TIME = 1000 };
     for (int64_t i = 0; i < ckpt_count(ckpt); i++) {
         const struct CkptTensorInfo *tensor = ckpt_info(ckpt, i);
         struct CkptRange range = {.end = tensor->n_elems, .allow_nonfinite = true};
-        if (!read_tensor(ckpt, tensor, &range, err)) return false;
+        if (ckpt_reading_blocks(ckpt->reading) >= BLOCKS_AT_A_TIME &&
+            !ckpt_reading_run(ckpt->reading, err))
+            return false;
+        if (!add_tensor(ckpt, tensor, &range, err)) return false;
     }
     return true;
+}
+
+bool ckpt_verify(struct Ckpt *ckpt, struct Error *err) {
+    bool added =
+        (!ckpt->pieces || ckpt_pieces_check(ckpt->pieces, err)) && check_tensors(ckpt, err);
+    return finish_reading(ckpt, added, err);
 }

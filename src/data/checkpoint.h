@@ -96,7 +96,23 @@ bool ckpt_read_range_f32(struct Ckpt *ckpt, const char *group, const char *name,
                          const int64_t *shape, int64_t begin, int64_t end, bool allow_nonfinite,
                          float *out, struct Error *err);
 
-/* Reads everything and checks every checksum; needs a few megabytes of memory. */
+/* Such a range: elements begin <= i < end of the tensor of that name and shape, into out
+ * [end - begin].  None if begin == end. */
+struct CkptWanted {
+    const char *group, *name;
+    int n_dims;
+    const int64_t *shape;
+    int64_t begin, end;
+    float *out;
+};
+
+/* Many of these at once: threads, two a processor of OpenMP's, read, decode and check a chunk each,
+ * so that a load is as fast as the disk where processors allow.  Their memory, some ten megabytes
+ * each, stays until ckpt_close.  On failure all `out` are undefined. */
+bool ckpt_read_ranges_f32(struct Ckpt *ckpt, int64_t n, const struct CkptWanted *wanted,
+                          bool allow_nonfinite, struct Error *err);
+
+/* Reads everything and checks every checksum, with the same threads. */
 bool ckpt_verify(struct Ckpt *ckpt, struct Error *err);
 
 #endif

@@ -47,8 +47,7 @@ int64_t ckpt_piece_chunks(int64_t n_elems) {
     return (n_elems + chunk - 1) / chunk;
 }
 
-/* Room for n_more elements in a growing array. */
-static void *grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes) {
+void *ckpt_grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes) {
     if (n + n_more <= *capacity) return items;
     *capacity = 2 * (n + n_more) + 64;
     return xrealloc(items, (size_t)*capacity * item_bytes);
@@ -56,8 +55,8 @@ static void *grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, siz
 
 struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const char *key,
                                           enum CkptKind kind, const char *text) {
-    contents->values = grow(contents->values, contents->n_values, 1, &contents->values_capacity,
-                            sizeof *contents->values);
+    contents->values = ckpt_grow(contents->values, contents->n_values, 1,
+                                 &contents->values_capacity, sizeof *contents->values);
     struct CkptValue *value = &contents->values[contents->n_values++];
     *value =
         (struct CkptValue){.key = xstrdup(key), .kind = kind, .text = text ? xstrdup(text) : NULL};
@@ -67,8 +66,8 @@ struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const c
 struct CkptTensorInfo *ckpt_contents_add_tensor(struct CkptContents *contents, const char *group,
                                                 const char *name, int n_dims,
                                                 const int64_t *shape) {
-    contents->tensors = grow(contents->tensors, contents->n_tensors, 1, &contents->tensors_capacity,
-                             sizeof *contents->tensors);
+    contents->tensors = ckpt_grow(contents->tensors, contents->n_tensors, 1,
+                                  &contents->tensors_capacity, sizeof *contents->tensors);
     struct CkptTensorInfo *tensor = &contents->tensors[contents->n_tensors++];
     *tensor = (struct CkptTensorInfo){
         .group = xstrdup(group),
@@ -88,10 +87,10 @@ void ckpt_contents_add_piece(struct CkptContents *contents, int shard, int64_t b
                              const uint32_t *chunk_crc32) {
     int64_t n_elems = end - begin, chunk = ckpt_piece_chunk_elems(n_elems);
     int64_t n_chunks = ckpt_piece_chunks(n_elems);
-    contents->pieces = grow(contents->pieces, contents->n_pieces, 1, &contents->pieces_capacity,
-                            sizeof *contents->pieces);
-    contents->chunk_crc32 = grow(contents->chunk_crc32, contents->n_chunks, n_chunks,
-                                 &contents->chunks_capacity, sizeof *contents->chunk_crc32);
+    contents->pieces = ckpt_grow(contents->pieces, contents->n_pieces, 1,
+                                 &contents->pieces_capacity, sizeof *contents->pieces);
+    contents->chunk_crc32 = ckpt_grow(contents->chunk_crc32, contents->n_chunks, n_chunks,
+                                      &contents->chunks_capacity, sizeof *contents->chunk_crc32);
     struct CkptTensorInfo *tensor = &contents->tensors[contents->n_tensors - 1];
     for (int64_t i = 0; i < n_chunks; i++) {
         int64_t left = n_elems - i * chunk;

@@ -16,6 +16,8 @@
 #ifndef TMD_DATA_CHECKPOINT_CONTENTS_H
 #define TMD_DATA_CHECKPOINT_CONTENTS_H
 
+#include <stddef.h>
+
 #include "data/checkpoint.h"
 
 /* Keys of the format itself. */
@@ -75,6 +77,9 @@ int64_t ckpt_chunk_rows(int64_t n_rows, int64_t row_bytes);
  * but the last of so many elements. */
 int64_t ckpt_piece_chunks(int64_t n_elems);
 int64_t ckpt_piece_chunk_elems(int64_t n_elems);
+
+/* A list of n items, in the place that it then has, with room for n_more behind them. */
+void *ckpt_grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes);
 
 /* Continues a CRC-32 (starting value 0) over n_bytes. */
 uint32_t ckpt_crc32(uint32_t crc, const void *bytes, int64_t n_bytes);

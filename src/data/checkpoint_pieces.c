@@ -31,13 +31,18 @@ void ckpt_pieces_close(struct CkptPieces *pieces) {
     free(pieces);
 }
 
+/* Whether opening a shard closes another. */
+static bool needs_room(const struct CkptPieces *pieces, int shard) {
+    return pieces->files[shard] < 0 && pieces->n_opened >= MAX_OPEN;
+}
+
 /* Opens a shard in the place of the one that was opened longest ago. */
 static bool need_shard(struct CkptPieces *pieces, int shard, struct Error *err) {
     if (pieces->files[shard] >= 0) return true;
     hid_t file;
     if (!ckpt_shard_open_read(&pieces->save, shard, &file, NULL, err)) return false;
     int *slot = &pieces->open[pieces->n_opened % MAX_OPEN];
-    if (pieces->n_opened >= MAX_OPEN) {
+    if (needs_room(pieces, shard)) {
         H5Fclose(pieces->files[*slot]);
         pieces->files[*slot] = H5I_INVALID_HID;
     }
@@ -61,40 +66,42 @@ static bool check_array(const struct H5Array *array, int64_t n_elems, struct Err
 }
 
 /* The part of the range that lies in the piece. */
-static bool read_piece(struct CkptPieces *pieces, const struct CkptPiece *piece,
-                       const uint32_t *chunk_crc32, const char *name, const struct CkptRange *range,
-                       struct Error *err) {
+static bool add_piece(struct CkptPieces *pieces, const struct CkptPiece *piece,
+                      const uint32_t *chunk_crc32, const char *name, const struct CkptRange *range,
+                      struct CkptReading *reading, struct Error *err) {
     struct CkptRange own = *range;
     struct H5Array array = {0};
-    uint32_t crc32;
     own.begin = (piece->begin > range->begin ? piece->begin : range->begin) - piece->begin;
     own.end = (piece->end < range->end ? piece->end : range->end) - piece->begin;
     if (own.out) own.out += piece->begin + own.begin - range->begin;
-    if (!need_shard(pieces, piece->shard, err)) return false;
-    bool read = h5_array_open(pieces->files[piece->shard], name, &array, err) &&
-                check_array(&array, piece->end - piece->begin, err) &&
-                ckpt_read_blocks(&array, &own, chunk_crc32, &crc32, err);
-    h5_array_close(&array);
-    if (read) return true;
+    if (needs_room(pieces, piece->shard) && !ckpt_reading_run(reading, err)) return false;
+    if (!need_shard(pieces, piece->shard, err)) return error_prefix(err, "tensor %s", name);
     char *path = ckpt_shard_path(&pieces->save, piece->shard);
-    error_prefix(err, "shard %s", path);
+    char *where = xprintf("tensor %s: shard %s", name, path);
+    bool added = (h5_array_open(pieces->files[piece->shard], name, &array, err) &&
+                  check_array(&array, piece->end - piece->begin, err)) ||
+                 error_prefix(err, "%s", where);
+    added = added && ckpt_reading_add(reading, &array, &own,
+                                      (struct CkptSums){.blocks = chunk_crc32}, where, err);
+    h5_array_close(&array);
+    free(where);
     free(path);
-    return false;
+    return added;
 }
 
-bool ckpt_pieces_read(struct CkptPieces *pieces, const struct CkptContents *contents,
-                      const struct CkptTensorInfo *tensor, const struct CkptRange *range,
-                      struct Error *err) {
+bool ckpt_pieces_add(struct CkptPieces *pieces, const struct CkptContents *contents,
+                     const struct CkptTensorInfo *tensor, const struct CkptRange *range,
+                     struct CkptReading *reading, struct Error *err) {
     char *name = xprintf("%s/%s", tensor->group, tensor->name);
-    bool read = true;
-    for (int64_t p = 0; read && p < tensor->n_pieces; p++) {
+    bool added = true;
+    for (int64_t p = 0; added && p < tensor->n_pieces; p++) {
         const struct CkptPiece *piece = &contents->pieces[tensor->first_piece + p];
         if (piece->begin < range->end && piece->end > range->begin)
-            read = read_piece(pieces, piece, contents->chunk_crc32 + piece->first_chunk, name,
-                              range, err);
+            added = add_piece(pieces, piece, contents->chunk_crc32 + piece->first_chunk, name,
+                              range, reading, err);
     }
     free(name);
-    return read;
+    return added;
 }
 
 bool ckpt_pieces_check(struct CkptPieces *pieces, struct Error *err) {

@@ -1,4 +1,4 @@
-/* Reads tensors of a sharded checkpoint out of the files of its shards.
+/* Finds tensors of a sharded checkpoint in the files of its shards.
  *
  * A file is opened when it is needed first; all that is believed of it is that the chunks of a
  * piece have the checksums that the master's table has. */
@@ -15,11 +15,12 @@ struct CkptPieces;
 struct CkptPieces *ckpt_pieces_open(const struct CkptSave *save);
 void ckpt_pieces_close(struct CkptPieces *pieces);
 
-/* Reads a range of a tensor from all pieces that it touches; of a tensor of `contents`, which
- * ckpt_table_is_whole. */
-bool ckpt_pieces_read(struct CkptPieces *pieces, const struct CkptContents *contents,
-                      const struct CkptTensorInfo *tensor, const struct CkptRange *range,
-                      struct Error *err);
+/* Adds a range of a tensor, from all pieces that it touches, to what is read; of a tensor of
+ * `contents`, which ckpt_table_is_whole.  When too many files would be open, what was added before
+ * is read at once. */
+bool ckpt_pieces_add(struct CkptPieces *pieces, const struct CkptContents *contents,
+                     const struct CkptTensorInfo *tensor, const struct CkptRange *range,
+                     struct CkptReading *reading, struct Error *err);
 
 /* Opens every shard once, also those from which no tensor comes. */
 bool ckpt_pieces_check(struct CkptPieces *pieces, struct Error *err);

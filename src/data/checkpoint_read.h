@@ -1,5 +1,11 @@
-/* Ranges of the elements of one stored array, block by block: what reading whole and sharded
- * checkpoints has in common. */
+/* Ranges of the elements of stored arrays: what reading whole and sharded checkpoints has in
+ * common.
+ *
+ * Ranges are collected first, which asks HDF5 where their blocks lie (h5_block.h), and then read
+ * all at once: threads take block after block, read it, decode it, check it.  More threads than
+ * processors, so that the disk has requests while others decode.
+ *
+ *     ckpt_reading_add(reading, ...) for each range;  ckpt_reading_run(reading, ...) */
 #ifndef TMD_DATA_CHECKPOINT_READ_H
 #define TMD_DATA_CHECKPOINT_READ_H
 
@@ -14,10 +20,31 @@ struct CkptRange {
     float *out; /* [end - begin], or NULL: only check */
 };
 
-/* Reads the blocks (chunks, or the array as a whole) in which the range lies, and nothing else.
- * block_crc32 [n_blocks of the array] is what each must have as its CRC-32, NULL: unknown.  *crc32
- * becomes the CRC-32 of all blocks that were read, one after the other. */
-bool ckpt_read_blocks(struct H5Array *array, const struct CkptRange *range,
-                      const uint32_t *block_crc32, uint32_t *crc32, struct Error *err);
+/* What is known of an array beforehand; NULL: nothing. */
+struct CkptSums {
+    const uint32_t *blocks; /* [blocks of the array]: the CRC-32 of each */
+    const uint32_t *whole;  /* of all of them, one after the other; for ranges that are all of it */
+};
+
+/* Keeps the threads' memory from one run to the next. */
+struct CkptReading;
+
+struct CkptReading *ckpt_reading_create(void);
+/* Harmless on NULL. */
+void ckpt_reading_destroy(struct CkptReading *reading);
+
+/* Adds the blocks (chunks, or the array as a whole) in which the range lies, and nothing else.  The
+ * file stays open, and the sums and `out` in place, until all is read; the array may be closed.
+ * Errors, of this or later, begin with `where`. */
+bool ckpt_reading_add(struct CkptReading *reading, const struct H5Array *array,
+                      const struct CkptRange *range, struct CkptSums sums, const char *where,
+                      struct Error *err);
+/* How many blocks are collected. */
+int64_t ckpt_reading_blocks(const struct CkptReading *reading);
+/* Reads what is collected; afterwards nothing is.  Of several errors the first by order of adding.
+ */
+bool ckpt_reading_run(struct CkptReading *reading, struct Error *err);
+/* Forgets what is collected: the way out after an error. */
+void ckpt_reading_clear(struct CkptReading *reading);
 
 #endif

@@ -22,8 +22,14 @@ static int stage_of(H5Z_filter_t id) {
     return -1;
 }
 
+struct H5Filters h5_filters_none(void) {
+    struct H5Filters none;
+    for (int stage = 0; stage < H5_STAGE_COUNT; stage++) none.position[stage] = -1;
+    return none;
+}
+
 bool h5_filters_read(hid_t creation_list, struct H5Filters *filters, struct Error *err) {
-    memset(filters->position, -1, sizeof filters->position);
+    *filters = h5_filters_none();
     int n_filters = H5Pget_nfilters(creation_list), last_order = -1;
     for (int i = 0; i < n_filters; i++) {
         size_t n_params = 0;
@@ -84,14 +90,27 @@ static bool deflate_decode(unsigned char *out, int64_t n_out, const unsigned cha
     return uncompress(out, &n, in, (uLong)n_in) == Z_OK && n == (uLongf)n_out;
 }
 
+/* out [n_elems, element_bytes] from in [element_bytes, n_elems].  Inlined where element_bytes is a
+ * constant, it becomes shuffles of vectors: ten times as fast. */
+static inline __attribute__((always_inline)) void
+interleave(unsigned char *restrict out, const unsigned char *restrict in, int64_t n_elems,
+           int64_t element_bytes) {
+    for (int64_t i = 0; i < n_elems; i++)
+        for (int64_t byte = 0; byte < element_bytes; byte++)
+            out[i * element_bytes + byte] = in[byte * n_elems + i];
+}
+
 /* The stored order is byte 0 of every element, then byte 1 of every element, ...; bytes that fill
  * no element stay at the end. */
 static void unshuffle(unsigned char *out, const unsigned char *in, int64_t n_bytes,
                       int64_t element_bytes) {
     int64_t n_elems = n_bytes / element_bytes, n_whole = n_elems * element_bytes;
-    for (int64_t byte = 0; byte < element_bytes; byte++)
-        for (int64_t i = 0; i < n_elems; i++)
-            out[i * element_bytes + byte] = in[byte * n_elems + i];
+    if (element_bytes == 2)
+        interleave(out, in, n_elems, 2);
+    else if (element_bytes == 4)
+        interleave(out, in, n_elems, 4);
+    else
+        interleave(out, in, n_elems, element_bytes);
     memcpy(out + n_whole, in + n_whole, (size_t)(n_bytes - n_whole));
 }
 

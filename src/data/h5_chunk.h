@@ -31,6 +31,9 @@ struct H5Filters {
  * of ours, or says that the order is another; it does not name the dataset. */
 bool h5_filters_read(hid_t creation_list, struct H5Filters *filters, struct Error *err);
 
+/* Of data that passes none. */
+struct H5Filters h5_filters_none(void);
+
 /* The longest that a chunk of n_bytes can sensibly be once stored. */
 int64_t h5_chunk_stored_bound(int64_t n_bytes);
 

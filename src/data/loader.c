@@ -119,25 +119,35 @@ struct Loader *loader_open(struct Dataset *dataset, const struct LoaderPlan *pla
     return NULL;
 }
 
-bool loader_next(struct Loader *loader, struct Batch *batch, struct Error *err) {
-    pthread_mutex_lock(&loader->lock);
-    while (loader->n_filled == loader->n_taken && !loader->failed)
-        pthread_cond_wait(&loader->changed, &loader->lock);
-    bool good = loader->n_filled > loader->n_taken;
-    int64_t n = loader->n_taken;
-    if (good) loader->n_taken++; /* gives the batch before this one back */
-    if (!good) *err = loader->err;
-    pthread_cond_broadcast(&loader->changed);
-    pthread_mutex_unlock(&loader->lock);
-    if (!good) return false;
+/* Batch number `n`, whose slot has been filled. */
+static struct Batch batch_at(const struct Loader *loader, int64_t n) {
     int64_t place = n % loader->n_slots * loader->plan.n_local;
-    *batch = (struct Batch){
+    return (struct Batch){
         .iteration = loader->plan.first_iteration + n,
         .video = loader->video + place * loader->video_elems,
         .text = loader->text + place * loader->text_elems,
         .samples = loader->samples + place,
     };
-    return true;
+}
+
+bool loader_next(struct Loader *loader, struct Batch *batch, struct Error *err) {
+    pthread_mutex_lock(&loader->lock);
+    while (loader->n_filled == loader->n_taken && !loader->failed)
+        pthread_cond_wait(&loader->changed, &loader->lock);
+    bool good = loader->n_filled > loader->n_taken;
+    if (good) *batch = batch_at(loader, loader->n_taken++); /* gives the one before it back */
+    if (!good) *err = loader->err;
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->lock);
+    return good;
+}
+
+bool loader_peek(struct Loader *loader, struct Batch *batch) {
+    pthread_mutex_lock(&loader->lock);
+    bool there = loader->n_filled > loader->n_taken;
+    if (there) *batch = batch_at(loader, loader->n_taken);
+    pthread_mutex_unlock(&loader->lock);
+    return there;
 }
 
 void loader_close(struct Loader *loader) {

@@ -39,6 +39,9 @@ struct Loader *loader_open(struct Dataset *dataset, const struct LoaderPlan *pla
 /* The next iteration's batch, valid until the next call.  An error of the reading thread comes
  * here, in the place of the batch that it prevented, and again on every later call. */
 bool loader_next(struct Loader *loader, struct Batch *batch, struct Error *err);
+/* The batch that loader_next will give, if it has been read by now: true.  Never waits; the batch at
+ * hand stays valid. */
+bool loader_peek(struct Loader *loader, struct Batch *batch);
 /* Stops the thread, after the sample that it is reading at most.  Harmless on NULL. */
 void loader_close(struct Loader *loader);
 

@@ -63,6 +63,8 @@ struct Backend {
     COMPUTE_OPS(BACKEND_MEMBER)
     void *(*memory_alloc)(const struct Backend *be, int64_t n_bytes); /* 64-byte aligned, zeroed */
     void (*memory_free)(const struct Backend *be, void *memory);
+    /* Operations called from here on see what upload_start has brought (ops_memory.h). */
+    void (*upload_wait)(const struct Backend *be);
     /* Bytes that memory_alloc could still hand out; of a host, the memory that the machine has. */
     int64_t (*memory_available)(const struct Backend *be);
     /* What it runs on, in a line: "cpu", or a device with the versions of its libraries. */

@@ -75,6 +75,7 @@ static int64_t planes_of(struct GroupNormShape s) {
 #define LATENTS (F32 * batch * n_per_sample)
 
 #define COST_upload moved(n_bytes)
+#define COST_upload_start moved(n_bytes)
 #define COST_download moved(n_bytes)
 #define COST_copy moved(2 * n_bytes)
 #define COST_copy_rows moved(2 * n_rows *row_bytes)

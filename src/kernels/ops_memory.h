@@ -2,11 +2,18 @@
 #ifndef TMD_OPS_MEMORY_H
 #define TMD_OPS_MEMORY_H
 
-/* upload: device <- host.  download: host <- device, complete when it returns.
+/* upload: device <- host, which has been read when it returns.  download: host <- device, complete when
+ * it returns.
+ *
+ * upload_start: upload beside the operations that were called since the last upload_wait (backend.h),
+ * none of which touches `device`; those before it may have.  For the operations behind the next
+ * upload_wait the bytes are there.  Two that are started to the same place happen in that order.
+ *
  * copy: device <- device.  copy_rows: the same for n_rows rows of row_bytes, which lie to_stride and
  * from_stride bytes apart.  zero: all bytes to 0. */
 #define MEMORY_OPS(OP)                                                                             \
     OP(upload, (void *device, const void *host, int64_t n_bytes), (device, host, n_bytes))         \
+    OP(upload_start, (void *device, const void *host, int64_t n_bytes), (device, host, n_bytes))   \
     OP(download, (void *host, const void *device, int64_t n_bytes), (host, device, n_bytes))       \
     OP(copy, (void *to, const void *from, int64_t n_bytes), (to, from, n_bytes))                   \
     OP(copy_rows,                                                                                  \

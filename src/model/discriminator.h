@@ -98,8 +98,8 @@ void discriminator_forward(const struct Discriminator *d, const Act *const taps[
                            struct DiscriminatorTape *tape);
 
 /* From dlogits [B, K].  Parameter gradients accumulate if the weights have any (to leave them out,
- * hand over a copy of the weights whose grad is NULL).  dtaps[k], like taps[k], is overwritten;
- * NULL, or dtaps NULL: not wanted.  `last`: no further backward of this step follows, so each
+ * hand over a copy of the weights whose grad is NULL).  dtaps[k], like taps[k], is overwritten, and
+ * may be taps[k] itself; NULL, or dtaps NULL: not wanted.  `last`: no further backward of this step follows, so each
  * head's gradient is complete and unit_grad_ready is told.  What it takes from the arena, it gives
  * back. */
 void discriminator_backward(const struct Discriminator *d, const float *dlogits,

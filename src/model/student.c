@@ -32,7 +32,8 @@ struct MainFeature student_backbone_forward(const struct Student *s, struct WanI
     int64_t mark = arena_mark(arena);
     float *e = arena_f32(arena, in.batch * c->dim), *e0 = arena_f32(arena, 6 * in.batch * c->dim);
     tape->batch = in.batch;
-    patch_embed_forward(c, w, s->wan.geometry, in.batch, tokens, in.x, arena, &tape->patch);
+    patch_cut(c, w, s->wan.geometry, in.batch, in.x, arena, &tape->patch);
+    patch_embed_forward(c, w, s->wan.geometry, in.batch, tokens, &tape->patch);
     time_embed_forward(c, w, TIME_0_W, in.batch, e, in.host_t, arena, &tape->time);
     time_project_forward(c, w, in.batch, e0, e, arena, &tape->projection);
     text_embed_forward(c, w, in.batch, context, in.text, arena, &tape->text);
@@ -107,10 +108,12 @@ static void gated_forward(const struct Student *s, int64_t batch, Act *tokens, c
     be->linear_forward(be, t->out, t->hidden, weight_act(w, own(s, FUSION_FFN_2_W)),
                        weight_act(w, own(s, FUSION_FFN_2_B)), shape.down);
     be->gate_forward(be, t->mixed, t->h, t->out, t->modulation + 2 * d, shape.norm);
-    be->mix_forward(be, tokens, t->m, t->mixed, weight_f32(w, own(s, FUSION_GATE)), n);
+    if (tokens)
+        be->mix_forward(be, tokens, t->m, t->mixed, weight_f32(w, own(s, FUSION_GATE)), n);
 }
 
-/* dtokens becomes the gradient of h; dm_tokens is overwritten. */
+/* dtokens becomes the gradient of h; dm_tokens is overwritten.  Uses the tape up: the gradient of `pre`
+ * takes the place of `hidden`. */
 static void gated_backward(const struct Student *s, int64_t batch, Act *dm_tokens, Act *dtokens,
                            float *de0, const struct FusionTape *t, struct Arena *arena) {
     const struct Weights *w = s->wan.weights;
@@ -119,7 +122,7 @@ static void gated_backward(const struct Student *s, int64_t batch, Act *dm_token
     int64_t d = s->wan.config->dim, n = token_elems(s, batch), n_modulation = batch * 3 * d;
     int64_t mark = arena_mark(arena);
     Act *dh = arena_act(arena, n), *dout = arena_act(arena, n);
-    Act *dpre = arena_act(arena, shape.up.rows * shape.up.n_out);
+    Act *dpre = t->hidden;
     float *dmodulation = arena_f32(arena, n_modulation);
     be->zero(be, dmodulation, n_modulation * (int64_t)sizeof(float));
 
@@ -148,8 +151,9 @@ static void concat_forward(const struct Student *s, int64_t batch, Act *tokens, 
     struct LinearShape shape = fusion_shapes(s, batch).project;
     t->joined = arena_act(arena, shape.rows * shape.n_in);
     w->be->columns_join(w->be, t->joined, t->m, t->h, shape.rows, shape.n_out);
-    w->be->linear_forward(w->be, tokens, t->joined, weight_act(w, own(s, FUSION_PROJ_W)),
-                          weight_act(w, own(s, FUSION_PROJ_B)), shape);
+    if (tokens)
+        w->be->linear_forward(w->be, tokens, t->joined, weight_act(w, own(s, FUSION_PROJ_W)),
+                              weight_act(w, own(s, FUSION_PROJ_B)), shape);
 }
 
 static void concat_backward(const struct Student *s, int64_t batch, Act *dm_tokens, Act *dtokens,
@@ -163,6 +167,39 @@ static void concat_backward(const struct Student *s, int64_t batch, Act *dm_toke
     w->be->linear_backward_input(w->be, djoined, dtokens, weight_act(w, own(s, FUSION_PROJ_W)), shape,
                                  false);
     w->be->columns_split(w->be, dm_tokens, dtokens, djoined, shape.rows, shape.n_out);
+    arena_release(arena, mark);
+}
+
+/* From m and the patches of y_s to the fusion's tape and, unless it is NULL, to `tokens`. */
+static void fusion_forward(const struct Student *s, const struct FlowHeadTape *head, Act *tokens,
+                           struct Arena *arena, struct FusionTape *t) {
+    const struct ModelConfig *c = s->wan.config;
+    const struct Weights *w = s->wan.weights;
+    t->h = arena_act(arena, token_elems(s, head->batch));
+    patch_embed_forward(c, w, s->wan.geometry, head->batch, t->h, &head->patch);
+    unit_acquire(w, unit_flow_head(c));
+    if (s->config->fusion == FUSION_GATED)
+        gated_forward(s, head->batch, tokens, head->pass.e0, arena, t);
+    else
+        concat_forward(s, head->batch, tokens, arena, t);
+    unit_release(w, unit_flow_head(c));
+}
+
+/* As gated_backward and concat_backward; where recomputation keeps nothing of the fusion, it is made
+ * again. */
+static void fusion_backward(const struct Student *s, const struct FlowHeadTape *head, Act *dm_tokens,
+                            Act *dtokens, float *de0, struct Arena *arena) {
+    const struct ModelConfig *c = s->wan.config;
+    const struct Weights *w = s->wan.weights;
+    int64_t mark = arena_mark(arena);
+    struct FusionTape t = head->fusion;
+    if (head->stack.keep != KEEP_ALL) fusion_forward(s, head, NULL, arena, &t);
+    unit_acquire_backward(w, unit_flow_head(c));
+    if (s->config->fusion == FUSION_GATED)
+        gated_backward(s, head->batch, dm_tokens, dtokens, de0, &t, arena);
+    else
+        concat_backward(s, head->batch, dm_tokens, dtokens, &t, arena);
+    unit_release(w, unit_flow_head(c));
     arena_release(arena, mark);
 }
 
@@ -193,17 +230,13 @@ void flow_head_forward(const struct Student *s, struct MainFeature m, int64_t ba
     Act *tokens = arena_act(arena, n);
     t->batch = batch;
     t->fusion.m = m.tokens;
-    t->fusion.h = arena_act(arena, n);
     head_time_forward(s, batch, host_s, host_r, arena, t);
     time_project_forward(c, w, batch, e0, t->e, arena, &t->projection);
-    patch_embed_forward(c, w, s->wan.geometry, batch, t->fusion.h, y_s, arena, &t->patch);
-    unit_acquire(w, unit_flow_head(c));
-    if (s->config->fusion == FUSION_GATED)
-        gated_forward(s, batch, tokens, e0, arena, &t->fusion);
-    else
-        concat_forward(s, batch, tokens, arena, &t->fusion);
-    unit_release(w, unit_flow_head(c));
+    patch_cut(c, w, s->wan.geometry, batch, y_s, arena, &t->patch);
     t->pass = block_pass(s, batch, e0, m.context);
+    int64_t fusion_mark = arena_mark(arena);
+    fusion_forward(s, t, tokens, arena, &t->fusion);
+    if (keep != KEEP_ALL) arena_release(arena, fusion_mark);
     const Act *last = wan_stack_forward(&t->pass, s->wan.geometry, tokens, keep, head_start(s),
                                         c->num_layers, NULL, NULL, arena, &t->stack);
     wan_head_forward(c, w, s->wan.geometry, batch, out, last, t->e, arena, &t->head);
@@ -217,7 +250,7 @@ void flow_head_backward(const struct Student *s, struct MainFeatureGradients dm,
     const struct Weights *w = s->wan.weights;
     const struct Backend *be = w->be;
     int64_t mark = arena_mark(arena), n = token_elems(s, t->batch), n_e = t->batch * c->dim;
-    Act *dtokens = arena_act(arena, n), *dm_tokens = arena_act(arena, n);
+    Act *dtokens = arena_act(arena, n);
     float *de = arena_f32(arena, 7 * n_e), *de0 = de + n_e;
     be->zero(be, de, 7 * n_e * (int64_t)sizeof(float));
 
@@ -226,12 +259,8 @@ void flow_head_backward(const struct Student *s, struct MainFeatureGradients dm,
     struct BlockPassGradients want = {.de0 = de0, .dcontext = dm.dcontext};
     wan_stack_backward(&t->pass, s->wan.geometry, dtokens, c->num_layers, NULL, &t->stack, want, last,
                        arena);
-    unit_acquire_backward(w, unit_flow_head(c));
-    if (s->config->fusion == FUSION_GATED)
-        gated_backward(s, t->batch, dm_tokens, dtokens, de0, &t->fusion, arena);
-    else
-        concat_backward(s, t->batch, dm_tokens, dtokens, &t->fusion, arena);
-    unit_release(w, unit_flow_head(c));
+    Act *dm_tokens = arena_act(arena, n);
+    fusion_backward(s, t, dm_tokens, dtokens, de0, arena);
     be->act_add(be, dm.dtokens, dm.dtokens, dm_tokens, n);
     patch_embed_backward(c, w, s->wan.geometry, t->batch, dy_s, dtokens, &t->patch, arena);
     time_project_backward(c, w, t->batch, de, de0, &t->projection, arena);

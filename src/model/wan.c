@@ -23,7 +23,8 @@ void wan_forward(const struct Wan *m, struct WanInputs in, float *velocity, cons
     Act *context = arena_act(arena, in.batch * c->text_len * c->dim);
     Act *tokens = arena_act(arena, token_elems(m, in.batch));
 
-    patch_embed_forward(c, w, m->geometry, in.batch, tokens, in.x, arena, &tape->patch);
+    patch_cut(c, w, m->geometry, in.batch, in.x, arena, &tape->patch);
+    patch_embed_forward(c, w, m->geometry, in.batch, tokens, &tape->patch);
     time_embed_forward(c, w, TIME_0_W, in.batch, tape->e, in.host_t, arena, &tape->time);
     time_project_forward(c, w, in.batch, e0, tape->e, arena, &tape->projection);
     text_embed_forward(c, w, in.batch, context, in.text, arena, &tape->text);

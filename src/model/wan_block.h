@@ -24,26 +24,35 @@ struct BlockPass {
     const Act *context;   /* embedded text [batch, text_len, dim] */
 };
 
-/* Where a block's backward leaves gradients besides dx; NULL: not wanted. */
+/* Where a block's backward leaves gradients besides dx; NULL: not wanted, as of a frozen network. */
 struct BlockPassGradients {
     float *de0;    /* [batch, 6, dim], accumulates */
     Act *dcontext; /* [batch, text_len, dim], accumulates */
 };
 
+/* A layer norm's output, and its statistics. */
+struct BlockNorm {
+    Act *h;
+    float *mean, *rstd;
+};
+
 /* What forward saves for backward; all but x in the arena.  The results of both attentions, `out` and
- * `lse` (and `of_heads`), lie first: a caller who releases the arena to the mark `attended` keeps them.
+ * `lse` (and `of_heads`), lie first.
+ *
+ * A tape that was made again holds less: of what the norms gave only their statistics, and of a frozen
+ * block nothing that only gradients of parameters read.  Its norms, and then its backward, share `room`;
+ * and as the last thing in the arena it goes part by part: cross-attention's lies from the mark
+ * `cross_starts` on, the feed-forward part's from `ffn_starts`.
  *
  * Self-attention of tokens that are split reads q, k, v and gives of_heads for all tokens and the own
  * heads; `out` is that of the own tokens again.  Else of_heads is `out`. */
 struct BlockTape {
     const Act *x;
-    int64_t attended; /* a mark of the arena */
+    int64_t attended, cross_starts, ffn_starts; /* marks of the arena */
     Act *x_self, *x_cross; /* after each residual */
-    float *modulation;     /* [batch, 6, dim] */
-    struct {
-        Act *h;
-        float *mean, *rstd;
-    } norm1, norm3, norm2;
+    float *modulation, *dmodulation; /* [batch, 6, dim]; the gradient's place, NULL in a frozen block */
+    Act *room;             /* [rows, dim]; NULL: the tape is whole */
+    struct BlockNorm norm1, norm3, norm2;
     struct {
         Act *qkv; /* [rows, 3 dim] before the norms */
         Act *q, *k, *v; /* what attention reads, rows apart as its shape says */
@@ -58,17 +67,24 @@ struct BlockTape {
     Act *ffn_pre, *ffn_hidden, *ffn_out;
 };
 
-/* x_out [batch, tokens, dim] may be x itself when the tape is not kept. */
+/* x_out, x [batch, tokens, dim]. */
 void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                        struct Arena *arena, struct BlockTape *tape);
 
-/* What forward saved, made again from `kept`, a tape of which all but x was released or, with
- * `attended`, all but x and the results of the attentions; the same bits.  x_out is not computed. */
+/* The same, but of the tape only the results of the attentions remain; x_out may be x. */
+void wan_block_pass(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
+                    struct Arena *arena, struct BlockTape *tape);
+
+/* From x a tape for backward and, unless it is NULL, x_out once more; the same bits.  With `attended`,
+ * `kept` still holds the results of the attentions, and they are not computed again.  `room`
+ * [batch, tokens, dim] may serve several tapes, and must be there until the last one's backward. */
 void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
-                     bool attended, struct Arena *arena, struct BlockTape *tape);
+                     bool attended, Act *x_out, const Act *x, Act *room, struct Arena *arena,
+                     struct BlockTape *tape);
 
 /* dx: in, the gradient of x_out; out, that of x.  Parameter gradients accumulate if the weights have
- * any.  Temporaries come from the arena and go back. */
+ * any.  Uses the tape up; what it takes from the arena goes back, and of a tape made again what the parts
+ * but the first hold. */
 void wan_block_backward(const struct BlockPass *pass, int64_t block, Act *dx,
                         const struct BlockTape *tape, struct BlockPassGradients want,
                         struct Arena *arena);

@@ -89,20 +89,24 @@ static struct LinearShape patch_linear(const struct ModelConfig *c, const struct
     return (struct LinearShape){batch * g->tokens, c->in_dim * patch_volume(c), c->dim};
 }
 
-void patch_embed_forward(const struct ModelConfig *c, const struct Weights *w,
-                         const struct WanGeometry *g, int64_t batch, Act *tokens, const float *video,
-                         struct Arena *arena, struct PatchTape *tape) {
+void patch_cut(const struct ModelConfig *c, const struct Weights *w, const struct WanGeometry *g,
+               int64_t batch, const float *video, struct Arena *arena, struct PatchTape *tape) {
     struct LinearShape shape = patch_linear(c, g, batch);
     tape->patches = arena_act(arena, shape.rows * shape.n_in);
     int64_t mark = arena_mark(arena);
     Act *all = token_rows_to_cut(g->split, tape->patches, batch, shape.n_in, arena);
-    unit_acquire(w, UNIT_EMBEDDINGS);
     w->be->patches_gather(w->be, all, video, wan_patch_shape(c, g->video, batch, c->in_dim, false));
     token_rows_cut(g->split, tape->patches, all, batch, shape.n_in, w->be);
-    w->be->linear_forward(w->be, tokens, tape->patches, weight_act(w, PATCH_W),
-                          weight_act(w, PATCH_B), shape);
-    unit_release(w, UNIT_EMBEDDINGS);
     arena_release(arena, mark);
+}
+
+void patch_embed_forward(const struct ModelConfig *c, const struct Weights *w,
+                         const struct WanGeometry *g, int64_t batch, Act *tokens,
+                         const struct PatchTape *tape) {
+    unit_acquire(w, UNIT_EMBEDDINGS);
+    w->be->linear_forward(w->be, tokens, tape->patches, weight_act(w, PATCH_W),
+                          weight_act(w, PATCH_B), patch_linear(c, g, batch));
+    unit_release(w, UNIT_EMBEDDINGS);
 }
 
 void patch_embed_backward(const struct ModelConfig *c, const struct Weights *w,

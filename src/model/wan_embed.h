@@ -42,9 +42,14 @@ struct PatchShape wan_patch_shape(const struct ModelConfig *config, struct Video
 struct PatchTape {
     Act *patches;
 };
+/* The patches of a video, which are little beside their tokens ... */
+void patch_cut(const struct ModelConfig *config, const struct Weights *weights,
+               const struct WanGeometry *geometry, int64_t batch, const float *video,
+               struct Arena *arena, struct PatchTape *tape);
+/* ... and these, as often as they are wanted. */
 void patch_embed_forward(const struct ModelConfig *config, const struct Weights *weights,
                          const struct WanGeometry *geometry, int64_t batch, Act *tokens,
-                         const float *video, struct Arena *arena, struct PatchTape *tape);
+                         const struct PatchTape *tape);
 /* dvideo [B, in_dim, F, H, W] is overwritten; NULL: not wanted. */
 void patch_embed_backward(const struct ModelConfig *config, const struct Weights *weights,
                           const struct WanGeometry *geometry, int64_t batch, float *dvideo,

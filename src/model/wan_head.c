@@ -17,20 +17,20 @@ void wan_head_forward(const struct ModelConfig *c, const struct Weights *w,
     const struct Backend *be = w->be;
     struct LinearShape shape = head_linear(c, g, batch);
     tape->x = x;
-    tape->h = arena_act(arena, shape.rows * c->dim);
     tape->mean = arena_f32(arena, shape.rows);
     tape->rstd = arena_f32(arena, shape.rows);
     tape->shift = arena_f32(arena, batch * c->dim);
     tape->scale = arena_f32(arena, batch * c->dim);
     int64_t mark = arena_mark(arena);
+    Act *h = arena_act(arena, shape.rows * c->dim);
     Act *patches = arena_act(arena, shape.rows * shape.n_out);
     unit_acquire(w, unit_head(c));
     const float *modulation = weight_f32(w, head_param(c, HEAD_MODULATION));
     be->rows_add(be, tape->shift, e, c->dim, modulation, batch, c->dim);
     be->rows_add(be, tape->scale, e, c->dim, modulation + c->dim, batch, c->dim);
-    be->layer_norm_forward(be, tape->h, tape->mean, tape->rstd, x, tape->scale, tape->shift,
+    be->layer_norm_forward(be, h, tape->mean, tape->rstd, x, tape->scale, tape->shift,
                            head_norm(c, g, batch));
-    be->linear_forward(be, patches, tape->h, weight_act(w, head_param(c, HEAD_W)),
+    be->linear_forward(be, patches, h, weight_act(w, head_param(c, HEAD_W)),
                        weight_act(w, head_param(c, HEAD_B)), shape);
     be->patches_scatter(be, velocity,
                         token_rows_gather(g->split, patches, batch, shape.n_out, arena),
@@ -53,13 +53,16 @@ void wan_head_backward(const struct ModelConfig *c, const struct Weights *w,
     unit_acquire_backward(w, unit_head(c));
     be->patches_gather(be, all, dvelocity, wan_patch_shape(c, g->video, batch, c->out_dim, true));
     token_rows_cut(g->split, dpatches, all, batch, shape.n_out, be);
-    be->linear_backward_input(be, dh, dpatches, weight_act(w, head_param(c, HEAD_W)), shape, false);
     if (w->trained) {
+        Act *h = dh; /* made again, rather than kept, where its gradient will be */
+        be->layer_norm_forward(be, h, tape->mean, tape->rstd, tape->x, tape->scale, tape->shift,
+                               head_norm(c, g, batch));
         be->linear_backward_params(be, weight_grad(w, head_param(c, HEAD_W)),
-                                   weight_grad(w, head_param(c, HEAD_B)), tape->h, dpatches, shape);
+                                   weight_grad(w, head_param(c, HEAD_B)), h, dpatches, shape);
         be->zero(be, dshift, n_bytes);
         be->zero(be, dscale, n_bytes);
     }
+    be->linear_backward_input(be, dh, dpatches, weight_act(w, head_param(c, HEAD_W)), shape, false);
     be->layer_norm_backward(be, dx, dscale, dshift, dh, tape->x, tape->mean, tape->rstd, tape->scale,
                             head_norm(c, g, batch), false);
     if (w->trained) {

@@ -7,7 +7,6 @@
 
 struct HeadTape {
     const Act *x;
-    Act *h;
     float *mean, *rstd, *shift, *scale;
 };
 

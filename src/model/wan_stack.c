@@ -2,6 +2,11 @@
 
 #include "error.h"
 
+/* What goes from block to block. */
+static int64_t block_elems(const struct BlockPass *pass) {
+    return pass->batch * pass->tokens * pass->config->dim;
+}
+
 static struct PatchShape tap_shape(const struct BlockPass *pass, const struct WanGeometry *g) {
     const struct ModelConfig *c = pass->config;
     int64_t volume = c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
@@ -31,24 +36,42 @@ struct ForwardRun {
     struct StackTape *tape;
 };
 
-static void forward_blocks(void *context) {
-    struct ForwardRun *run = context;
+/* Blocks are made again in groups, of which only the first one's input is kept: the larger a group,
+ * the fewer inputs wait, and the more tapes are there at a time.  At Wan2.1's sizes pairs take the
+ * least, all the more where another network's inputs wait too (stage two). */
+static int64_t group_blocks(enum Keep keep) {
+    return keep == KEEP_ALL ? 1 : 2;
+}
+
+/* The first block of the group that `block` belongs to. */
+static int64_t group_start(const struct StackTape *tape, int64_t block) {
+    return block - (block - tape->first) % group_blocks(tape->keep);
+}
+
+/* One block: from x to what it returns, which is x itself where nobody will read that again. */
+static Act *forward_block(const struct ForwardRun *run, int64_t i, Act *x, bool x_stays) {
     const struct BlockPass *pass = run->pass;
     struct StackTape *tape = run->tape;
+    Act *out = x_stays ? arena_act(run->arena, block_elems(pass)) : x;
+    int64_t mark = arena_mark(run->arena);
+    if (tape->keep == KEEP_ALL) {
+        wan_block_forward(pass, i, out, x, run->arena, &tape->blocks[i]);
+    } else {
+        wan_block_pass(pass, i, out, x, run->arena, &tape->blocks[i]);
+        if (tape->keep != KEEP_ATTENTION) arena_release(run->arena, mark);
+    }
+    return out;
+}
+
+static void forward_blocks(void *context) {
+    struct ForwardRun *run = context;
+    struct StackTape *tape = run->tape;
     Act *x = run->in;
+    const Act *kept = NULL;
     for (int64_t i = tape->first; i < tape->end; i++) {
-        if (!int_list_has(tape->skip, i)) {
-            Act *out = tape->keep == KEEP_NOTHING
-                           ? x
-                           : arena_act(run->arena, pass->batch * pass->tokens * pass->config->dim);
-            int64_t mark = arena_mark(run->arena);
-            struct BlockTape *block = &tape->blocks[i];
-            wan_block_forward(pass, i, out, x, run->arena, block);
-            if (tape->keep != KEEP_ALL)
-                arena_release(run->arena, tape->keep == KEEP_ATTENTION ? block->attended : mark);
-            x = out;
-        }
-        hand_out(pass, run->geometry, i, x, run->taps, run->arena);
+        if (tape->keep != KEEP_NOTHING && i == group_start(tape, i)) tape->inputs[i] = kept = x;
+        if (!int_list_has(tape->skip, i)) x = forward_block(run, i, x, x == kept);
+        hand_out(run->pass, run->geometry, i, x, run->taps, run->arena);
     }
     run->out = x;
 }
@@ -81,7 +104,7 @@ Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g
 static void take_back(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
                       Act *dx, const struct Taps *dtaps, struct Arena *arena) {
     const struct Backend *be = pass->weights->be;
-    int64_t n = pass->batch * pass->tokens * pass->config->dim, mark = arena_mark(arena);
+    int64_t n = block_elems(pass), mark = arena_mark(arena);
     for (int k = 0; dtaps && k < dtaps->blocks->n; k++) {
         if (dtaps->blocks->items[k] != block) continue;
         Act *dtokens = arena_act(arena, n);
@@ -93,23 +116,60 @@ static void take_back(const struct BlockPass *pass, const struct WanGeometry *g,
     arena_release(arena, mark);
 }
 
+/* The arguments of wan_stack_backward, and what its groups share. */
+struct BackwardRun {
+    const struct BlockPass *pass;
+    const struct WanGeometry *geometry;
+    Act *dx;
+    const struct Taps *dtaps;
+    const struct StackTape *tape;
+    struct BlockPassGradients want;
+    bool last;
+    Act *room; /* of tapes made again */
+    struct Arena *arena;
+};
+
+/* From the input x of block i through [i, end), making tapes, and back. */
+static void there_and_back(const struct BackwardRun *run, int64_t i, int64_t end, const Act *x) {
+    if (i == end) return;
+    const struct BlockPass *pass = run->pass;
+    struct Arena *arena = run->arena;
+    enum Keep keep = run->tape->keep;
+    const struct BlockTape *block = &run->tape->blocks[i];
+    struct BlockTape again;
+    bool skipped = int_list_has(run->tape->skip, i);
+    int64_t mark = arena_mark(arena);
+    if (keep != KEEP_ALL && !skipped) {
+        Act *out = i + 1 < end ? arena_act(arena, block_elems(pass)) : NULL;
+        wan_block_again(pass, i, block, keep == KEEP_ATTENTION, out, x, run->room, arena, &again);
+        block = &again;
+        x = out;
+    }
+    there_and_back(run, i + 1, end, x);
+    take_back(pass, run->geometry, i, run->dx, run->dtaps, arena);
+    if (!skipped) wan_block_backward(pass, i, run->dx, block, run->want, arena);
+    if (run->last && pass->weights->trained) unit_grad_ready(pass->weights, unit_of_block(i));
+    arena_release(arena, mark);
+}
+
 void wan_stack_backward(const struct BlockPass *pass, const struct WanGeometry *g, Act *dx,
                         int64_t from, const struct Taps *dtaps, const struct StackTape *tape,
                         struct BlockPassGradients want, bool last, struct Arena *arena) {
+    int64_t mark = arena_mark(arena);
+    struct BackwardRun run = {.pass = pass,
+                              .geometry = g,
+                              .dx = dx,
+                              .dtaps = dtaps,
+                              .tape = tape,
+                              .want = want,
+                              .last = last,
+                              .room = tape->keep == KEEP_ALL ? NULL : arena_act(arena, block_elems(pass)),
+                              .arena = arena};
     TMD_CHECK(tape->keep != KEEP_NOTHING, "backward of a pass that kept nothing");
-    for (int64_t i = from - 1; i >= tape->first; i--) {
-        take_back(pass, g, i, dx, dtaps, arena);
-        if (!int_list_has(tape->skip, i)) {
-            int64_t mark = arena_mark(arena);
-            struct BlockTape again;
-            const struct BlockTape *block = &tape->blocks[i];
-            if (tape->keep != KEEP_ALL) {
-                wan_block_again(pass, i, block, tape->keep == KEEP_ATTENTION, arena, &again);
-                block = &again;
-            }
-            wan_block_backward(pass, i, dx, block, want, arena);
-            arena_release(arena, mark);
-        }
-        if (last && pass->weights->trained) unit_grad_ready(pass->weights, unit_of_block(i));
+    for (int64_t end = from; end > tape->first;) {
+        int64_t start = group_start(tape, end - 1);
+        there_and_back(&run, start, end, tape->inputs[start]);
+        end = start;
     }
+    arena_release(arena, mark);
 }

@@ -7,17 +7,17 @@
 
 enum { WAN_MAX_LAYERS = 64, WAN_MAX_TAPS = 16 };
 
-/* What forward keeps of each block: nothing (no backward will come); its input, from which backward
- * computes the block again (activation recomputation); besides, what its attentions gave, which
- * cost the most to compute again and little to keep; or everything.  The results do not differ in
- * any bit. */
+/* What forward keeps: nothing (no backward will come); inputs of blocks, from which backward computes
+ * them again (activation recomputation); besides, what the attentions gave, which cost the most to
+ * compute again and little to keep; or everything.  The results do not differ in any bit. */
 enum Keep { KEEP_NOTHING, KEEP_INPUTS, KEEP_ATTENTION, KEEP_ALL };
 
 struct StackTape {
     enum Keep keep;
     int64_t first, end;
     const struct IntList *skip; /* blocks left out; NULL: none */
-    struct BlockTape blocks[WAN_MAX_LAYERS]; /* valid in them: what is kept */
+    const Act *inputs[WAN_MAX_LAYERS];       /* of the blocks whose input is kept */
+    struct BlockTape blocks[WAN_MAX_LAYERS]; /* what else is kept */
 };
 
 /* Block outputs handed out, unpatchified: for each block in `blocks`, in order, an Act video
@@ -33,7 +33,8 @@ static inline bool int_list_has(const struct IntList *list, int64_t value) {
     return false;
 }
 
-/* Returns the tokens after block end - 1.  With KEEP_NOTHING they are x itself, overwritten. */
+/* Returns the tokens after block end - 1.  With KEEP_NOTHING they are x itself, overwritten; otherwise x
+ * must be there until backward, and all else lies in the arena. */
 Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *geometry, Act *x,
                        enum Keep keep, int64_t first, int64_t end, const struct IntList *skip,
                        const struct Taps *taps, struct Arena *arena, struct StackTape *tape);

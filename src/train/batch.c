@@ -8,47 +8,84 @@ void batch_init(struct BatchBuffers *batch, const struct Networks *nets, int64_t
     int64_t n_video = capacity * networks_latent_elems(nets) * (int64_t)sizeof(float);
     int64_t n_text = networks_text_elems(nets), n_row = n_text * (int64_t)sizeof(float);
     *batch = (struct BatchBuffers){.nets = nets, .capacity = capacity};
-    float **videos[] = {&batch->x, &batch->x1, &batch->y1, &batch->eps};
-    for (int i = 0; i < 4; i++) *videos[i] = be->memory_alloc(be, n_video);
-    batch->text_f32 = be->memory_alloc(be, capacity * n_row);
+    float **videos[] = {&batch->arrivals[0].video, &batch->arrivals[1].video, &batch->x1,
+                        &batch->y1, &batch->eps};
+    for (int i = 0; i < 5; i++) *videos[i] = be->memory_alloc(be, n_video);
+    for (int i = 0; i < 2; i++) batch->arrivals[i].text = be->memory_alloc(be, capacity * n_row);
     batch->text = be->memory_alloc(be, capacity * n_text * dtype_bytes(be->act_dtype));
     batch->neg_text = be->memory_alloc(be, capacity * n_text * dtype_bytes(be->act_dtype));
+    float *staging = batch->arrivals[0].text;
     for (int64_t b = 0; b < capacity; b++)
-        be->upload(be, batch->text_f32 + b * n_text, host_neg_text, n_row);
-    be->act_from_f32(be, batch->neg_text, batch->text_f32, capacity * n_text);
+        be->upload(be, staging + b * n_text, host_neg_text, n_row);
+    be->act_from_f32(be, batch->neg_text, staging, capacity * n_text);
+    be->upload_wait(be); /* samples may arrive behind all this */
 }
 
 void batch_free(struct BatchBuffers *batch) {
     const struct Backend *be = batch->nets->be;
-    void *buffers[] = {batch->x,        batch->x1,   batch->y1,      batch->eps,
-                       batch->text_f32, batch->text, batch->neg_text};
-    for (int i = 0; i < 7; i++) be->memory_free(be, buffers[i]);
+    const struct BatchArrival *arrivals = batch->arrivals;
+    void *buffers[] = {arrivals[0].video, arrivals[1].video, arrivals[0].text,
+                       arrivals[1].text,  batch->x1,         batch->y1,
+                       batch->eps,        batch->text,       batch->neg_text};
+    for (int i = 0; i < 9; i++) be->memory_free(be, buffers[i]);
 }
 
-void batch_fill(struct BatchBuffers *batch, enum StepKind kind, int64_t iteration, int64_t first,
-                const float *host_video, const float *host_text, const int64_t *host_samples,
-                struct StepInputs *in) {
+void batch_expect(struct BatchBuffers *batch, const struct BatchSamples *samples) {
+    const struct Backend *be = batch->nets->be;
+    const struct BatchArrival *arrival = &batch->arrivals[batch->turn];
+    int64_t n_video = samples->n * networks_latent_elems(batch->nets);
+    int64_t n_text = samples->n * networks_text_elems(batch->nets);
+    be->upload_start(be, arrival->video, samples->video, n_video * (int64_t)sizeof(float));
+    be->upload_start(be, arrival->text, samples->text, n_text * (int64_t)sizeof(float));
+    batch->expected = *samples;
+}
+
+static bool is_expected(const struct BatchBuffers *batch, const struct BatchSamples *samples) {
+    const struct BatchSamples *e = &batch->expected;
+    return e->iteration == samples->iteration && e->first == samples->first && e->n == samples->n;
+}
+
+/* Where the samples are once they have arrived; the next ones come to the other place. */
+static const struct BatchArrival *arrive(struct BatchBuffers *batch,
+                                         const struct BatchSamples *samples) {
+    const struct BatchArrival *arrival = &batch->arrivals[batch->turn];
+    if (!is_expected(batch, samples)) batch_expect(batch, samples);
+    batch->nets->be->upload_wait(batch->nets->be);
+    batch->turn = !batch->turn;
+    batch->expected.n = 0;
+    return arrival;
+}
+
+static void draw_noises(struct BatchBuffers *batch, enum StepKind kind,
+                        const struct BatchSamples *samples) {
     const struct Networks *nets = batch->nets;
-    const struct Backend *be = nets->be;
-    int64_t n_video = networks_latent_elems(nets), n_text = networks_text_elems(nets);
+    int64_t n_video = networks_latent_elems(nets);
     uint64_t seed = (uint64_t)nets->config->train.seed;
-    be->upload(be, batch->x, host_video, in->batch * n_video * (int64_t)sizeof(float));
-    be->upload(be, batch->text_f32, host_text, in->batch * n_text * (int64_t)sizeof(float));
-    be->act_from_f32(be, batch->text, batch->text_f32, in->batch * n_text);
     float *noises[] = {batch->x1, batch->y1, batch->eps};
     static const enum DrawPurpose purposes[] = {DRAW_X1, DRAW_Y1, DRAW_EPS};
     bool stage2 = kind == STEP_STUDENT || kind == STEP_CRITIC;
     int n_noises = kind == STEP_TEACHER ? 1 : stage2 ? 3 : 2;
     for (int i = 0; i < n_noises; i++)
-        be->normal_fill(be, noises[i], seed, draw_stream(iteration, purposes[i]), first, in->batch,
-                        n_video);
-    for (int64_t b = 0; kind == STEP_KD && b < in->batch; b++)
-        kd_pair_noise(nets, host_samples[b], batch->x1 + b * n_video);
-    draw_times(nets->config, kind, iteration, first, in);
-    in->x = batch->x;
-    in->x1 = batch->x1;
-    in->y1 = batch->y1;
-    in->eps = batch->eps;
-    in->text = batch->text;
-    in->neg_text = batch->neg_text;
+        nets->be->normal_fill(nets->be, noises[i], seed,
+                              draw_stream(samples->iteration, purposes[i]), samples->first,
+                              samples->n, n_video);
+    for (int64_t b = 0; kind == STEP_KD && b < samples->n; b++)
+        kd_pair_noise(nets, samples->indices[b], batch->x1 + b * n_video);
+}
+
+void batch_fill(struct BatchBuffers *batch, enum StepKind kind, const struct BatchSamples *samples,
+                struct StepInputs *in) {
+    const struct Networks *nets = batch->nets;
+    const struct BatchArrival *arrival = arrive(batch, samples);
+    nets->be->act_from_f32(nets->be, batch->text, arrival->text,
+                           samples->n * networks_text_elems(nets));
+    draw_noises(batch, kind, samples);
+    *in = (struct StepInputs){.batch = samples->n,
+                              .x = arrival->video,
+                              .x1 = batch->x1,
+                              .y1 = batch->y1,
+                              .eps = batch->eps,
+                              .text = batch->text,
+                              .neg_text = batch->neg_text};
+    draw_times(nets->config, kind, samples->iteration, samples->first, in);
 }

@@ -148,6 +148,16 @@ void bench_steps(struct BenchReport *report, const struct Backend *be, const str
 void bench_policies(struct BenchReport *report, const struct Backend *be,
                     const struct Config *config, struct VideoShape video);
 
+struct BenchCheckpoint {
+    const char *folder; /* a folder of its own in this one is written to, and removed */
+    int64_t mib;        /* of weights, rounded up to blocks of 64 */
+    int64_t n_shards, n_ranks; /* that write, and that read */
+    int64_t zstd_level;
+};
+/* Saving and loading of a sharded checkpoint, against a plain read of its files. */
+bool bench_checkpoint(struct BenchReport *report, const struct Backend *be,
+                      const struct BenchCheckpoint *how, struct Error *err);
+
 int cmd_bench(int argc, char **argv);
 
 #endif

@@ -105,12 +105,13 @@ static void iterate(struct StepBench *b, enum StepKind kind) {
     struct StepResult result;
     struct StepScalar scalars[STEP_MAX_SCALARS];
     struct Learner *l = &b->learner;
-    struct LearnerPass pass = {.iteration = b->iteration,
-                               .batch = l->batch.capacity,
-                               .last = true,
-                               .host_video = b->host_video,
-                               .host_text = b->host_text,
-                               .host_samples = b->host_samples};
+    struct BatchSamples samples = {.iteration = b->iteration,
+                                   .n = l->batch.capacity,
+                                   .video = b->host_video,
+                                   .text = b->host_text,
+                                   .indices = b->host_samples};
+    struct LearnerPass pass = {.samples = samples, .next = samples, .last = true};
+    pass.next.iteration++;
     const struct OpTally *ops = backend_meter_tallies(b->meter);
     struct OpTally last = op_tally_total(ops), before = last;
     for (int op = 0; op < OP_COUNT; op++) b->op_seconds[op][b->n] = -ops[op].seconds;

@@ -5,9 +5,9 @@
 #include "train/bench.h"
 
 struct BenchFlags {
-    const char *what, *json, *of, *device, *precision;
+    const char *what, *json, *of, *device, *precision, *folder;
     double seconds, nominal;
-    int64_t frames, height, width, side;
+    int64_t frames, height, width, side, mib, shards, ranks, zstd;
 };
 
 #define BENCH_FLAG(flag, kind, fallback_, min_, max_, help_)                                       \
@@ -21,7 +21,7 @@ static const struct Arg bench_args[] = {
      .type = ARG_CHOICE,
      .offset = offsetof(struct BenchFlags, what),
      .fallback = "all",
-     .choices = "all|machine|gemm|attention|elementwise|block|step|recompute",
+     .choices = "all|machine|gemm|attention|elementwise|block|step|recompute|checkpoint",
      .help =
          "one part only; the machine's peak is measured in any case, and with a block its parts"},
     {.name = "of",
@@ -54,6 +54,11 @@ static const struct Arg bench_args[] = {
     BENCH_FLAG(frames, ARG_INT, "4", 1, 1e5, "latent frames of a sample of CONFIG's step"),
     BENCH_FLAG(height, ARG_INT, "16", 1, 1e5, "latent rows"),
     BENCH_FLAG(width, ARG_INT, "16", 1, 1e5, "latent columns"),
+    BENCH_FLAG(folder, ARG_TEXT, "/tmp", 0, 0, "where `checkpoint` writes, on the disk to measure"),
+    BENCH_FLAG(mib, ARG_INT, "512", 1, 1e6, "MiB of its weights"),
+    BENCH_FLAG(shards, ARG_INT, "4", 1, 1000, "how many ranks save it"),
+    BENCH_FLAG(ranks, ARG_INT, "3", 1, 1000, "how many ranks load it"),
+    BENCH_FLAG(zstd, ARG_INT, "1", 0, 19, "its compression; 0: none"),
 };
 
 static const struct ArgTable bench_table = {
@@ -63,7 +68,8 @@ static const struct ArgTable bench_table = {
         "products, attentions and passes over memory come, and the whole block: CONFIG's, or a\n"
         "middle-sized one; with CONFIG also the steps of its stage by phase and operation, on\n"
         "random data of train.micro_batch samples.  `recompute`: that step with each value of\n"
-        "train.recompute.  OMP_NUM_THREADS chooses the threads.",
+        "train.recompute.  `checkpoint`: how fast a sharded one is saved and loaded, against a\n"
+        "plain read.  OMP_NUM_THREADS chooses the threads.",
     .args = bench_args,
     .n_args = sizeof bench_args / sizeof *bench_args,
     .max_operands = -1,
@@ -149,7 +155,11 @@ static bool bench_on(const struct BenchFlags *flags, const struct BenchBackends 
     struct BenchReport *report = bench_report_create(
         backends->be, flags->seconds, strcmp(flags->of, "best") == 0, 1e12 * flags->nominal);
     measure(report, flags, backends, config, video);
-    bool ok = !flags->json || bench_report_write(report, flags->json, err);
+    struct BenchCheckpoint checkpoint = {flags->folder, flags->mib, flags->shards, flags->ranks,
+                                         flags->zstd};
+    bool ok = strcmp(flags->what, "checkpoint") != 0 ||
+              bench_checkpoint(report, backends->be, &checkpoint, err);
+    ok = ok && (!flags->json || bench_report_write(report, flags->json, err));
     bench_report_destroy(report);
     return ok;
 }

@@ -112,6 +112,7 @@ void learner_swap_average(struct Learner *l) {
     enum Role role = l->nets.plan.main;
     struct Weights *w = &l->nets.weights[role];
     if (w->share.n_shares == 1 || !w->ema) return;
+    l->parallel->shares->finish(l->parallel->shares); /* nothing reads the weights any more */
     weights_swap_average(w);
     l->traffic[role].updated(l->traffic[role].state);
 }
@@ -125,10 +126,10 @@ struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const str
                               .last = pass->last,
                               .in_step = l->ring != NULL,
                               .all_outputs = pass->all_outputs};
-    *in = (struct StepInputs){.batch = pass->batch};
-    batch_fill(&l->batch, kind, pass->iteration, pass->first, pass->host_video, pass->host_text,
-               pass->host_samples, in);
+    batch_fill(&l->batch, kind, &pass->samples, in);
     step_run(&ctx, kind, in, result);
+    /* only now, for the device computes while the host copies */
+    if (pass->next.n) batch_expect(&l->batch, &pass->next);
     return ctx;
 }
 

@@ -26,14 +26,12 @@ struct Learner {
     double *scratch; /* device: one double */
 };
 
-/* A pass of the iteration: samples [first, first + batch) of its global batch. */
+/* A pass of an iteration. */
 struct LearnerPass {
-    int64_t iteration, first, batch;
-    bool last;               /* of the iteration */
-    bool all_outputs;        /* step.h */
-    const float *host_video; /* [batch, C, F, H, W] */
-    const float *host_text;  /* [batch, text_len, text_dim] */
-    const int64_t *host_samples; /* [batch], indices in the data */
+    struct BatchSamples samples;
+    struct BatchSamples next; /* of the pass behind it, to be uploaded beside this one; none: n = 0 */
+    bool last;                /* of the iteration */
+    bool all_outputs;         /* step.h */
 };
 
 /* What a run has of each role: networks_plan, divided as parallel.shard wants. */

@@ -112,11 +112,11 @@ static void rehearse_passes(struct Rehearsal *r, enum StepKind kind, int64_t ite
         struct StepInputs in;
         struct StepResult result;
         struct StepScalar scalars[STEP_MAX_SCALARS];
-        struct LearnerPass pass = {.iteration = iteration,
-                                   .first = at,
-                                   .batch = end - at < capacity ? end - at : capacity,
-                                   .last = end - at <= capacity,
-                                   .host_samples = r->samples};
+        struct LearnerPass pass = {.samples = {.iteration = iteration,
+                                               .first = at,
+                                               .n = end - at < capacity ? end - at : capacity,
+                                               .indices = r->samples},
+                                   .last = end - at <= capacity};
         int64_t mark = arena_mark(&l->arena);
         struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);
         step_scalars(&ctx, &result, scalars);

@@ -174,12 +174,19 @@ bool run_saver_busy(const struct RunSaver *s) {
     return s->active && !background_is_idle(s->background);
 }
 
+/* Makes one checkpoint of the shards; without it they are garbage. */
+static bool join_shards(const struct RunSaver *s, struct Error *err) {
+    struct CkptWriter *writer;
+    if (ckpt_master_open(&s->save, &writer, err) &&
+        close_writer(writer, write_values(writer, s, err), err))
+        return true;
+    ckpt_save_abandon(&s->save);
+    return false;
+}
+
 static bool complete(const struct RunSaver *s, struct Error *err) {
     const struct CheckpointConfig *c = &s->nets->config->checkpoint;
-    struct CkptWriter *writer;
-    if (is_sharded(s) && !(ckpt_master_open(&s->save, &writer, err) &&
-                           close_writer(writer, write_values(writer, s, err), err)))
-        return false;
+    if (is_sharded(s) && !join_shards(s, err)) return false;
     char *path = ckpt_step_path(s->folder, s->save.iteration);
     bool ok = ckpt_rotate(s->folder, c->keep_last, c->keep_every, path, err);
     free(path);
@@ -191,8 +198,7 @@ bool run_saver_finish(struct RunSaver *s, int *exit_code) {
     if (!s->active) return true;
     s->active = false;
     bool ok = background_wait(s->background, &err);
-    bool written = comm_agree(s->ranks, ok, &err, exit_code);
-    if (!written) {
+    if (!comm_agree(s->ranks, ok, &err, exit_code)) {
         if (is_sharded(s) && s->ranks->rank == 0) ckpt_save_abandon(&s->save);
         return false;
     }

@@ -37,17 +37,56 @@ static bool is_of_flow_head(const struct ParamTable *table, const struct ParamDe
     return strcmp(table->units[param->unit].name, "flow_head") == 0;
 }
 
-static bool read_own(struct Ckpt *ckpt, const char *group, struct Weights *w, int param, float *host,
-                     TakeTensor *take, void *context, struct Error *err) {
+/* The own ranges of some tensors, which are read together. */
+struct Batch {
+    float *host;
+    int64_t n_elems, n;
+    int *params;               /* [n] */
+    struct CkptWanted *wanted; /* [n] */
+};
+
+/* Enough for all threads and the disk to be busy, and not much memory. */
+enum { BATCH_ELEMS = 64 << 20 };
+
+/* Room for BATCH_ELEMS, and for any one tensor. */
+static struct Batch batch_init(const struct ParamTable *table) {
+    int64_t n_most = table->n_elems < BATCH_ELEMS ? table->n_elems : BATCH_ELEMS;
+    if (n_most < params_largest(table)) n_most = params_largest(table);
+    return (struct Batch){
+        .host = xmalloc((size_t)n_most * sizeof(float)),
+        .params = xmalloc((size_t)table->n_params * sizeof(int)),
+        .wanted = xmalloc((size_t)table->n_params * sizeof(struct CkptWanted)),
+    };
+}
+
+static void batch_free(struct Batch *batch) {
+    free(batch->host);
+    free(batch->params);
+    free(batch->wanted);
+}
+
+static void batch_add(struct Batch *batch, const char *group, const struct Weights *w, int param,
+                      struct OwnRange own) {
     const struct ParamDesc *desc = &w->table->params[param];
-    struct OwnRange own = weights_own(w, param);
-    if (own.begin == own.end) return true;
-    bool whole = own.end - own.begin == desc->n_elems;
-    if (!(whole ? ckpt_read_f32(ckpt, group, desc->name, desc->n_dims, desc->shape, false, host, err)
-                : ckpt_read_range_f32(ckpt, group, desc->name, desc->n_dims, desc->shape, own.begin,
-                                      own.end, false, host, err)))
-        return false;
-    take(context, w, param, host);
+    batch->params[batch->n] = param;
+    batch->wanted[batch->n++] = (struct CkptWanted){.group = group,
+                                                    .name = desc->name,
+                                                    .n_dims = desc->n_dims,
+                                                    .shape = desc->shape,
+                                                    .begin = own.begin,
+                                                    .end = own.end,
+                                                    .out = batch->host + batch->n_elems};
+    batch->n_elems += own.end - own.begin;
+}
+
+/* Reads what the batch has, hands it over and empties it. */
+static bool batch_read(struct Batch *batch, struct Ckpt *ckpt, struct Weights *w, TakeTensor *take,
+                       void *context, struct Error *err) {
+    if (!ckpt_read_ranges_f32(ckpt, batch->n, batch->wanted, false, err)) return false;
+    for (int64_t i = 0; i < batch->n; i++)
+        if (batch->wanted[i].begin < batch->wanted[i].end)
+            take(context, w, batch->params[i], batch->wanted[i].out);
+    batch->n = batch->n_elems = 0;
     return true;
 }
 
@@ -55,15 +94,19 @@ bool run_read_group(struct Ckpt *ckpt, const char *group, struct Weights *w, boo
                     TakeTensor *take, void *context, struct Error *err) {
     const struct ParamTable *table = w->table;
     if (!check_group(ckpt, group, table, err)) return false;
-    float *host = xmalloc((size_t)params_largest(table) * sizeof *host);
+    struct Batch batch = batch_init(table);
     bool ok = true;
     for (int p = 0; ok && p < table->n_params; p++) {
         const struct ParamDesc *param = &table->params[p];
         if (partial && is_of_flow_head(table, param) && ckpt_find(ckpt, group, param->name) < 0)
             continue;
-        ok = read_own(ckpt, group, w, p, host, take, context, err);
+        struct OwnRange own = weights_own(w, p);
+        if (batch.n_elems + own.end - own.begin > BATCH_ELEMS)
+            ok = batch_read(&batch, ckpt, w, take, context, err);
+        batch_add(&batch, group, w, p, own);
     }
-    free(host);
+    ok = ok && batch_read(&batch, ckpt, w, take, context, err);
+    batch_free(&batch);
     return ok;
 }
 

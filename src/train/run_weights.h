@@ -30,7 +30,8 @@ void run_fresh_weights(struct Weights *weights, uint64_t seed);
 /* Receives the own range [own.begin, own.end) of tensor `param`. */
 typedef void TakeTensor(void *context, struct Weights *weights, int param, const float *host);
 
-/* Reads the own ranges of all tensors of a group into `take`, one after the other; errors as above. */
+/* Reads the own ranges of all tensors of a group, many at a time, and hands one after the other to
+ * `take`; errors as above. */
 bool run_read_group(struct Ckpt *ckpt, const char *group, struct Weights *weights, bool partial,
                     TakeTensor *take, void *context, struct Error *err);
 

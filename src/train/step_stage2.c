@@ -73,7 +73,8 @@ static void score_pair(const struct StepContext *ctx, const struct StepInputs *i
     arena_release(ctx->arena, mark);
 }
 
-/* gan[b], and dx_hat += gan_weight times its gradient, through discriminator and frozen teacher. */
+/* gan[b], and dx_hat += gan_weight times its gradient, through discriminator and frozen teacher.  The
+ * taps turn into their gradients. */
 static void gan_gradient(const struct StepContext *ctx, const struct StepInputs *in,
                          const struct Taps *taps, double *gan, float *dx_hat) {
     const struct Backend *be = ctx->nets->be;
@@ -82,14 +83,14 @@ static void gan_gradient(const struct StepContext *ctx, const struct StepInputs 
     double weight = ctx->nets->config->stage2.gan_weight * ctx->sample_weight;
     double keep[STUDENT_MAX_BATCH];
     int64_t mark = arena_mark(ctx->arena), n_logits = in->batch * taps->blocks->n;
-    float *logits = arena_f32(ctx->arena, n_logits), *dlogits = arena_f32(ctx->arena, n_logits);
     float *dx_hat_t = step_latents(ctx, in->batch);
-    struct Taps dtaps = taps_alloc(ctx, in->batch);
-
+    int64_t judged = arena_mark(ctx->arena); /* what follows, the teacher's backward does not need */
+    float *logits = arena_f32(ctx->arena, n_logits), *dlogits = arena_f32(ctx->arena, n_logits);
     discriminate(ctx, &d, taps, in->batch, logits);
     be->softplus_loss(be, gan, dlogits, logits, -1.0, weight, in->batch, taps->blocks->n);
-    discriminator_backward(&d, dlogits, &ctx->tapes->discriminator, dtaps.videos, false, ctx->arena);
-    wan_backward(&teacher, dx_hat_t, NULL, &dtaps, &ctx->tapes->teacher, false, ctx->arena);
+    discriminator_backward(&d, dlogits, &ctx->tapes->discriminator, taps->videos, false, ctx->arena);
+    arena_release(ctx->arena, judged);
+    wan_backward(&teacher, dx_hat_t, NULL, taps, &ctx->tapes->teacher, false, ctx->arena);
     for (int64_t b = 0; b < in->batch; b++) keep[b] = 1.0 - in->t[b];
     step_combine(ctx, in->batch, dx_hat, 2,
                  (struct Term[]){{dx_hat, NULL, 1.0}, {dx_hat_t, keep, 0.0}});

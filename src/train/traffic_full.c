@@ -38,9 +38,11 @@ static void sum_rest(void *state) {
     unit_ring_sum_all(t->ring, t->weights);
 }
 
+/* With the sums ends what was gathered for nothing, from masters that the update will change. */
 static void sum_finish(void *state) {
     struct FullTraffic *t = state;
     struct Comm *replicas = t->parallel->replicas;
+    t->parallel->shares->finish(t->parallel->shares);
     if (!replicas) return;
     replicas->sum_start(replicas, t->weights->grad, t->weights->n_elems);
     replicas->finish(replicas);

@@ -1,7 +1,8 @@
 /* A training run: everything it holds, and the loop.
  *
- * The way of a sample: dataset -> loader (a reading thread) -> learner_pass: batch_fill (upload, noises,
- * times), step_run (forward, losses, backward, gradients travelling as they are done) -> learner_update.
+ * The way of a sample: dataset -> loader (a reading thread) -> batch_expect (upload, beside the pass
+ * before) -> learner_pass: batch_fill (noises, times), step_run (forward, losses, backward, gradients
+ * travelling as they are done) -> learner_update.
  * Memory is planned by running the same steps on the plan backend, printed, then allocated once. */
 #ifndef TMD_TRAINER_H
 #define TMD_TRAINER_H

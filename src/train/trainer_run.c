@@ -15,22 +15,39 @@ struct Shared {
 };
 enum { SHARED_DOUBLES = sizeof(struct Shared) / sizeof(double) };
 
+/* Those of the pass that begins with this rank's sample `at`. */
+static struct BatchSamples samples_at(const struct Trainer *t, const struct Batch *batch, int64_t at) {
+    const struct Networks *nets = &t->learner.nets;
+    int64_t left = t->n_local - at, capacity = t->learner.batch.capacity;
+    return (struct BatchSamples){.iteration = batch->iteration,
+                                 .first = t->first_in_batch + at,
+                                 .n = left < capacity ? left : capacity,
+                                 .video = batch->video + at * networks_latent_elems(nets),
+                                 .text = batch->text + at * networks_text_elems(nets),
+                                 .indices = batch->samples + at};
+}
+
+/* Those that come behind this rank's samples before `end`: of this iteration or, if they have been read
+ * by now, of the next one. */
+static struct BatchSamples samples_behind(const struct Trainer *t, const struct Batch *batch,
+                                          int64_t end) {
+    struct Batch next;
+    if (end < t->n_local) return samples_at(t, batch, end);
+    return loader_peek(t->loader, &next) ? samples_at(t, &next, 0) : (struct BatchSamples){0};
+}
+
 /* The pass that begins with this rank's sample `at`; its results are in the arena.  `all_outputs`: run
  * again for a dump, and nobody waits for its gradients. */
 static struct StepContext run_pass(struct Trainer *t, enum StepKind kind, const struct Batch *batch,
                                    int64_t at, bool all_outputs, struct StepInputs *in,
                                    struct StepResult *result) {
-    struct Learner *l = &t->learner;
-    int64_t left = t->n_local - at, capacity = l->batch.capacity;
-    struct LearnerPass pass = {.iteration = t->state.iteration,
-                               .first = t->first_in_batch + at,
-                               .batch = left < capacity ? left : capacity,
-                               .last = left <= capacity && !all_outputs,
-                               .all_outputs = all_outputs,
-                               .host_video = batch->video + at * networks_latent_elems(&l->nets),
-                               .host_text = batch->text + at * networks_text_elems(&l->nets),
-                               .host_samples = batch->samples + at};
-    return learner_pass(l, kind, &pass, in, result);
+    struct LearnerPass pass = {.samples = samples_at(t, batch, at), .all_outputs = all_outputs};
+    int64_t end = at + pass.samples.n;
+    if (!all_outputs) {
+        pass.next = samples_behind(t, batch, end);
+        pass.last = end == t->n_local;
+    }
+    return learner_pass(&t->learner, kind, &pass, in, result);
 }
 
 /* All passes of this rank's samples; leaves summed losses in `shared`. */

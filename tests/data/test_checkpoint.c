@@ -139,8 +139,13 @@ static void test_nonfinite_values_are_refused_unless_allowed(void **state) {
     struct Error err;
     assert_true(ckpt_writer_open_path(path, 0, "teacher", 0, &w, &err));
     assert_true(ckpt_write_f32(w, "teacher/param", "x", 1, shape, data, &err));
+    assert_true(ckpt_write_f32(w, "teacher/param", "y", 1, shape, data, &err));
     assert_true(ckpt_writer_commit(w, &err));
     assert_true(ckpt_open(path, &ckpt, &err));
+    const struct CkptWanted both[] = {{"teacher/param", "y", 1, shape, 0, 3, found},
+                                      {"teacher/param", "x", 1, shape, 0, 3, found}};
+    assert_false(ckpt_read_ranges_f32(ckpt, 2, both, false, &err));
+    assert_names(&err, "teacher/param/y"); /* the first that was asked for */
     assert_false(ckpt_read_f32(ckpt, "teacher/param", "x", 1, shape, false, found, &err));
     assert_names(&err, "teacher/param/x");
     assert_names(&err, "not finite");

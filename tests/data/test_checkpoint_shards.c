@@ -107,6 +107,34 @@ static void check_ranges(const char *path, const struct RandomTensor *tensors, u
     ckpt_close(ckpt);
 }
 
+/* A range of every tensor, several times over and in one call: more bytes than one thread reads. */
+static void check_ranges_together(const char *path, const struct RandomTensor *tensors,
+                                  uint32_t *state) {
+    enum { ROUNDS = 30, N = ROUNDS * N_TENSORS };
+    struct Error err;
+    struct Ckpt *ckpt;
+    struct CkptWanted wanted[N];
+    check(ckpt_open(path, &ckpt, &err));
+    for (int i = 0; i < N; i++) {
+        const struct RandomTensor *x = &tensors[i % N_TENSORS];
+        int64_t begin = draw(state, (uint32_t)x->n_elems + 1);
+        int64_t n = draw(state, (uint32_t)(x->n_elems - begin) + 1);
+        float *out = xmalloc((size_t)(n + 1) * sizeof *out);
+        out[n] = -7;
+        wanted[i] =
+            (struct CkptWanted){"a/b", x->name, x->n_dims, x->shape, begin, begin + n, out};
+    }
+    check(ckpt_read_ranges_f32(ckpt, N, wanted, false, &err));
+    for (int i = 0; i < N; i++) {
+        int64_t begin = wanted[i].begin, n = wanted[i].end - begin;
+        assert_memory_equal(wanted[i].out, tensors[i % N_TENSORS].values + begin,
+                            (size_t)n * sizeof *wanted[i].out);
+        assert_true(wanted[i].out[n] == -7);
+        free(wanted[i].out);
+    }
+    ckpt_close(ckpt);
+}
+
 /* What h5py would see. */
 static void check_virtual(const char *path, const struct RandomTensor *tensors) {
     assert_true(h5_zstd_register());
@@ -146,6 +174,8 @@ static void test_random_shapes_and_ranges(void **state) {
         write_unsharded(single, tensors);
         check_ranges(path, tensors, &random);
         check_ranges(single, tensors, &random);
+        check_ranges_together(path, tensors, &random);
+        check_ranges_together(single, tensors, &random);
         check_virtual(path, tensors);
         for (int t = 0; t < N_TENSORS; t++) free(tensors[t].values);
         free(single);
@@ -222,6 +252,28 @@ static void test_a_moved_folder(void **state) {
 
 /* ---- many chunks ---- */
 
+/* Several chunks and a good tensor at once: the first error by order is told, and afterwards the
+ * checkpoint reads as before. */
+static void check_reading_after_errors(const char *path, const int64_t *shape, const float *data,
+                                       int64_t cut, int64_t n_elems, float *found) {
+    struct Error err;
+    struct Ckpt *ckpt;
+    const struct CkptWanted wanted[] = {
+        {"a/b", "x", 2, shape, 0, 5, found},
+        {"a/b", "x", 2, shape, n_elems - 900, n_elems - 800, found + 10},
+        {"a/b", "x", 2, shape, n_elems - 5, n_elems, found + 200},
+        {"a/b", "y", 2, shape, 0, 5, found},
+    };
+    check(ckpt_open(path, &ckpt, &err));
+    check_error(ckpt_read_ranges_f32(ckpt, 3, wanted, false, &err), "chunk 1 has checksum");
+    check_error(ckpt_read_ranges_f32(ckpt, 4, wanted, false, &err), "has no tensor a/b/y");
+    check(ckpt_read_ranges_f32(ckpt, 1, wanted, false, &err));
+    assert_memory_equal(found, data, 5 * sizeof *data);
+    check(ckpt_read_range_f32(ckpt, "a/b", "x", 2, shape, cut, cut + 5, false, found, &err));
+    assert_memory_equal(found, data + cut, 5 * sizeof *data);
+    ckpt_close(ckpt);
+}
+
 /* Two shards of 11 MB: a range touches few of the chunks, and only those are looked at. */
 static void test_ranges_read_only_their_chunks(void **state) {
     enum { ROWS = 2500, COLUMNS = 1100, N = ROWS * COLUMNS, CUT = 1500001 };
@@ -259,6 +311,7 @@ static void test_ranges_read_only_their_chunks(void **state) {
         "chunk 1 has checksum");
     check_error(ckpt_verify(ckpt, &err), "rank-001-of-002.h5");
     ckpt_close(ckpt);
+    check_reading_after_errors(path, shape, data, CUT, N, found);
     scratch_remove_file(shard);
     check(ckpt_open(path, &ckpt, &err));
     check(ckpt_read_range_f32(ckpt, "a/b", "x", 2, shape, 0, CUT, false, found, &err));

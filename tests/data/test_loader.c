@@ -98,6 +98,33 @@ static void test_batch_stays_valid(void **state) {
     dataset_close(dataset);
 }
 
+/* Soon after the thread has begun to read ahead there is a batch to be seen, which is the next one; the
+ * one at hand stays what it is. */
+static void test_peek(void **state) {
+    (void)state;
+    struct Error err;
+    struct Dataset *dataset = open_dataset();
+    struct LoaderPlan plan = plan_for(0, 1, 0);
+    plan.n_prefetch = 1;
+    struct Loader *loader = loader_open(dataset, &plan, &err);
+    assert_non_null(loader);
+    struct Batch batch, peeked[2];
+    check(loader_next(loader, &batch, &err));
+    for (int k = 0; k < 20; k++) {
+        for (int i = 0; i < 2; i++)
+            while (!loader_peek(loader, &peeked[i]))
+                nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        assert_memory_equal(&peeked[0], &peeked[1], sizeof peeked[0]);
+        assert_int_equal(peeked[0].iteration, batch.iteration + 1);
+        check_batch(&batch, plan.n_local);
+        check_batch(&peeked[0], plan.n_local);
+        check(loader_next(loader, &batch, &err));
+        assert_memory_equal(&batch, &peeked[0], sizeof batch);
+    }
+    loader_close(loader);
+    dataset_close(dataset);
+}
+
 static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -158,6 +185,7 @@ static void test_error_comes_in_its_place(void **state) {
     assert_true(found);
     for (int again = 0; again < 2; again++) {
         struct Batch batch;
+        assert_false(loader_peek(loader, &batch));
         assert_non_null(strstr(err.text, "sample 3: the checksum"));
         memset(&err, 0, sizeof err);
         assert_false(loader_next(loader, &batch, &err));
@@ -230,6 +258,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranks_and_resume),
         cmocka_unit_test(test_batch_stays_valid),
+        cmocka_unit_test(test_peek),
         cmocka_unit_test(test_close_never_waits),
         cmocka_unit_test(test_error_comes_in_its_place),
         cmocka_unit_test(test_prompts_too_long_are_refused_at_once),

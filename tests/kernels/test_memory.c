@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "error.h"
 #include "kernels/arena.h"
 #include "op_check.h"
 
@@ -78,6 +79,48 @@ static void test_upload_and_download_parts(void **state) {
     op_case_end(&c);
 }
 
+/* Element i of what arrives in a round: each has others. */
+static float arriving(int round, int64_t i) {
+    return (float)(1000 * round + i % 997);
+}
+
+/* Uploads to two places in turn, each beside an operation on the other, with nothing that waits for the
+ * device in between: all that was uploaded is read once, before the next upload to its place. */
+static void check_uploads_beside(struct OpSuite *suite, int64_t n) {
+    enum { ROUNDS = 6 };
+    const struct Backend *be = suite->be;
+    int64_t n_bytes = n * (int64_t)sizeof(float);
+    float *host = xmalloc((size_t)n_bytes), *places[2], *read[ROUNDS];
+    for (int i = 0; i < 2; i++) places[i] = be->memory_alloc(be, n_bytes);
+    for (int round = 0; round < ROUNDS; round++) read[round] = be->memory_alloc(be, n_bytes);
+    be->upload_wait(be);
+    for (int round = 0; round <= ROUNDS; round++) {
+        if (round > 0) {
+            be->upload_wait(be);
+            be->copy(be, read[round - 1], places[(round - 1) % 2], n_bytes);
+        }
+        for (int64_t i = 0; i < n; i++) host[i] = arriving(round, i);
+        be->upload_start(be, places[round % 2], host, n_bytes);
+        memset(host, 0xff, (size_t)n_bytes); /* it has been read */
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        be->download(be, host, read[round], n_bytes);
+        for (int64_t i = 0; i < n; i++)
+            if (host[i] != arriving(round, i))
+                fail_msg("round %d: element %d is %g", round, (int)i, (double)host[i]);
+        be->memory_free(be, read[round]);
+        suite->n_comparisons++;
+    }
+    for (int i = 0; i < 2; i++) be->memory_free(be, places[i]);
+    free(host);
+}
+
+/* The last is more than what a device's staging memory holds at a time. */
+static void test_uploads_beside(void **state) {
+    static const int64_t sizes[] = {1, 63, (9 << 18) + 5};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_uploads_beside(*state, sizes[i]);
+}
+
 /* The same allocations, whatever the arena. */
 static void take_some(struct Arena *arena) {
     const struct Backend *be = arena->be;
@@ -137,6 +180,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc_is_zeroed_and_aligned), cmocka_unit_test(test_copy_and_zero),
         cmocka_unit_test(test_copy_rows),                   cmocka_unit_test(test_upload_and_download_parts),
+        cmocka_unit_test(test_uploads_beside),
         cmocka_unit_test(test_arena),                       cmocka_unit_test(test_arena_overflow_is_fatal),
     };
     return op_run_tests("memory", tests, sizeof tests / sizeof *tests);

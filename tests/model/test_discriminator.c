@@ -161,7 +161,8 @@ static void test_parameter_gradients_accumulate(void **state) {
     for_each_case(check_accumulation);
 }
 
-/* Without parameter gradients the taps get the same bits; a tap that is not wanted is let be. */
+/* Without parameter gradients the taps get the same bits, in their own place too; a tap that is not
+ * wanted is let be. */
 static void check_frozen(struct DiscriminatorFixture *f) {
     size_t n_bytes = (size_t)f->tap_elems * sizeof(float);
     float *expected = xcalloc(n_bytes);
@@ -176,6 +177,10 @@ static void check_frozen(struct DiscriminatorFixture *f) {
     discriminator_backward(&d, f->dlogits, &f->tape, dtaps, true, &f->arena);
     assert_memory_equal(f->dtaps[1], expected, n_bytes);
     assert_true(f->dtaps[0][5] == 42.0f);
+
+    dtaps[1] = (Act *)f->taps[1]; /* in place */
+    discriminator_backward(&d, f->dlogits, &f->tape, dtaps, true, &f->arena);
+    assert_memory_equal(f->taps[1], expected, n_bytes);
     free(expected);
 }
 

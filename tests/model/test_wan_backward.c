@@ -127,16 +127,16 @@ static float *copy_of_dx(const struct NetworkFixture *f) {
     return host;
 }
 
-static void recomputation_changes_no_bit(void **state) {
-    struct NetworkFixture *f = *state;
+static const enum Keep recomputed[] = {KEEP_INPUTS, KEEP_ATTENTION};
+
+static void same_when_recomputed(struct NetworkFixture *f) {
     struct Pass pass = {.keep = KEEP_ALL, .velocity = true, .taps = true};
     forward_backward(f, pass);
     float *gradients = network_gradients(f), *dx = copy_of_dx(f);
     assert_true(network_product(f, f->weights.grad, f->weights.grad, f->table.n_elems) > 0.0);
-    static const enum Keep keeps[] = {KEEP_INPUTS, KEEP_ATTENTION};
     for (int i = 0; i < 2; i++) {
         f->be->zero(f->be, f->dx, f->latent_elems * (int64_t)sizeof(float));
-        pass.keep = keeps[i];
+        pass.keep = recomputed[i];
         forward_backward(f, pass);
         float *again = network_gradients(f), *dx_again = copy_of_dx(f);
         assert_same_bits(gradients, again, f->table.n_elems);
@@ -148,21 +148,39 @@ static void recomputation_changes_no_bit(void **state) {
     free(dx);
 }
 
+static void recomputation_changes_no_bit(void **state) {
+    same_when_recomputed(*state);
+}
+
+/* Blocks are made again in groups, of which any may be left out. */
+static void nor_with_a_skipped_block(void **state) {
+    struct NetworkFixture *f = *state;
+    for (int64_t block = 0; block < NETWORK_LAYERS; block++) {
+        struct IntList skip = {.items = {block}, .n = 1};
+        f->in.skip_layers = &skip;
+        same_when_recomputed(f);
+    }
+    f->in.skip_layers = NULL;
+}
+
 static void frozen_weights_give_the_same_dx(void **state) {
     struct NetworkFixture *f = *state;
     for (int taps_only = 0; taps_only < 2; taps_only++) {
         struct Pass pass = {.keep = KEEP_ALL, .velocity = !taps_only, .taps = true};
         forward_backward(f, pass);
         float *dx = copy_of_dx(f);
-        f->be->zero(f->be, f->dx, f->latent_elems * (int64_t)sizeof(float));
         pass.frozen = true;
-        forward_backward(f, pass);
-        float *frozen_dx = copy_of_dx(f);
-        assert_same_bits(dx, frozen_dx, f->latent_elems);
-        assert_true(network_product(f, f->dx, f->dx, f->latent_elems) > 0.0);
-        assert_true(network_product(f, f->weights.grad, f->weights.grad, f->table.n_elems) == 0.0);
+        for (int i = 0; i < 3; i++) {
+            pass.keep = i < 2 ? recomputed[i] : KEEP_ALL;
+            f->be->zero(f->be, f->dx, f->latent_elems * (int64_t)sizeof(float));
+            forward_backward(f, pass);
+            float *frozen_dx = copy_of_dx(f);
+            assert_same_bits(dx, frozen_dx, f->latent_elems);
+            assert_true(network_product(f, f->dx, f->dx, f->latent_elems) > 0.0);
+            assert_true(network_product(f, f->weights.grad, f->weights.grad, f->table.n_elems) == 0.0);
+            free(frozen_dx);
+        }
         free(dx);
-        free(frozen_dx);
     }
 }
 
@@ -228,6 +246,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(both_gradients, setup, teardown),
         cmocka_unit_test_setup_teardown(tap_gradients, setup, teardown),
         cmocka_unit_test_setup_teardown(recomputation_changes_no_bit, setup, teardown),
+        cmocka_unit_test_setup_teardown(nor_with_a_skipped_block, setup, teardown),
         cmocka_unit_test_setup_teardown(frozen_weights_give_the_same_dx, setup, teardown),
         cmocka_unit_test_setup_teardown(gradients_accumulate, setup, teardown),
         cmocka_unit_test_setup_teardown(announced_gradients_are_complete, setup, teardown),

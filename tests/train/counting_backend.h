@@ -1,4 +1,4 @@
-/* The CPU's backend, but every byte of memory is counted. */
+/* A backend of which every byte of memory is counted. */
 #ifndef TMD_COUNTING_BACKEND_H
 #define TMD_COUNTING_BACKEND_H
 
@@ -6,11 +6,11 @@
 
 struct CountingBackend {
     struct Backend table; /* first: what operations get is this */
-    struct Backend *cpu;
+    struct Backend *inner;
     int64_t n_bytes;
 };
 
-/* Destroy `cpu`. */
-struct CountingBackend counting_backend(void);
+/* `inner` outlives it. */
+struct CountingBackend counting_backend(struct Backend *inner);
 
 #endif

@@ -76,12 +76,13 @@ int run_iterate(struct Run *r, enum StepKind kind, int64_t iteration, struct Ste
     struct StepInputs in;
     struct StepResult result;
     struct Learner *l = &r->learner;
-    struct LearnerPass pass = {.iteration = iteration,
-                               .batch = RUN_BATCH,
-                               .last = true,
-                               .host_video = r->host_video,
-                               .host_text = r->host_text,
-                               .host_samples = r->samples};
+    struct BatchSamples samples = {.iteration = iteration,
+                                   .n = RUN_BATCH,
+                                   .video = r->host_video,
+                                   .text = r->host_text,
+                                   .indices = r->samples};
+    struct LearnerPass pass = {.samples = samples, .next = samples, .last = true};
+    pass.next.iteration++;
     learner_begin(l, kind);
     int64_t mark = arena_mark(&l->arena);
     struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);

@@ -39,5 +39,16 @@ check_parts recompute "student step.*recompute none" "student step.*recompute ke
     "student step.*recompute full"
 check "what is gained" grep -q "full recomputation / keeping attention outputs" bench.json
 
+mkdir disk
+bench --what checkpoint --folder disk --mib 1
+check_section checkpoint
+check_timed
+for row in "save, one thread" "plain read, one thread" "plain read, a load's threads" load; do
+    check "a row: $row" grep -q "\"name\": \"$row" bench.json
+done
+check "what a load reaches" grep -q "rate of the load / of the plain read" bench.json
+check "nothing left behind" test -z "$(ls disk)"
+check_not "a folder that is none" "$tmd" bench --what checkpoint --seconds 0.001 --folder disk/none
+
 check_not "steps without a configuration" "$tmd" bench --what step
 passed

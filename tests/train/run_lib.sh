@@ -105,3 +105,18 @@ stage_options() { # STAGE
     stage2) stage+=(init.teacher=teacher init.student=student optimizer.lr=1e-5) ;;
     esac
 }
+
+# ---- damage to files ----
+
+flip_bytes() { # FILE: in its middle
+    local at=$(($(stat -c %s "$1") / 2))
+    printf '\xa5\x5a\xa5\x5a\xa5\x5a\xa5\x5a' | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
+}
+
+cut_short() {
+    truncate -s "$(($(stat -c %s "$1") * 2 / 3))" "$1"
+}
+
+empty() {
+    : >"$1"
+}

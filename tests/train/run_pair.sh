@@ -72,3 +72,27 @@ await_iterations() { # RUN COUNT
         sleep 0.02
     done
 }
+
+# Waits until other names match PATTERN than now, and looks without a pause.
+await_change() { # PATTERN
+    local before now deadline=$((SECONDS + 120))
+    shopt -s nullglob
+    # shellcheck disable=SC2206
+    before=($1) now=($1)
+    while [ "${now[*]}" = "${before[*]}" ]; do
+        kill -0 "${jobs_of_pair[0]}" 2>/dev/null || fail "ended before anything happened to $1"
+        [ "$SECONDS" -lt "$deadline" ] || fail "nothing happens to $1"
+        # shellcheck disable=SC2206
+        now=($1)
+    done
+    shopt -u nullglob
+}
+
+# Every folder of shards belongs to a checkpoint, and nothing was left half-written.
+check_no_leftovers() { # RUN
+    local shards
+    check "$1: nothing half-written is left" test -z "$(find "$1" -name '*partial*' -o -name '*.tmp*')"
+    for shards in "$1"/checkpoints/*.shards-*; do
+        if [ -e "$shards" ]; then check "$shards has its checkpoint" test -f "${shards%.shards-*}.h5"; fi
+    done
+}

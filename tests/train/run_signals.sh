@@ -112,17 +112,6 @@ check "nothing half-written is left" test -z "$(find killed -name '*partial*' -o
 
 # ---- damaged checkpoints ----
 
-flip_bytes() { # FILE: in its middle
-    local at=$(($(stat -c %s "$1") / 2))
-    printf '\xa5\x5a\xa5\x5a\xa5\x5a\xa5\x5a' | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
-}
-cut_short() {
-    truncate -s "$(($(stat -c %s "$1") * 2 / 3))" "$1"
-}
-empty() {
-    : >"$1"
-}
-
 options=("${stage[@]}" train.iterations=20 checkpoint.every=5)
 train 1 "${options[@]}" out=intact
 for damage in flip_bytes cut_short empty; do

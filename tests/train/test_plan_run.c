@@ -61,7 +61,7 @@ static struct RankGrid grid_of(const struct Config *config) {
 }
 
 static void counted_run_init(struct CountedRun *r, int i) {
-    *r = (struct CountedRun){.backend = counting_backend(),
+    *r = (struct CountedRun){.backend = counting_backend(backend_cpu_create()),
                              .comm.table = {.name = "counting",
                                             .rank = SMALL_RANKS - 1,
                                             .n_ranks = SMALL_RANKS,
@@ -93,7 +93,7 @@ static void counted_run_free(struct CountedRun *r) {
     learner_free(&r->learner);
     parallel_close(&r->parallel);
     r->meter->destroy(r->meter);
-    r->backend.cpu->destroy(r->backend.cpu);
+    r->backend.inner->destroy(r->backend.inner);
     free(r->host_video);
     free(r->host_text);
     config_free(&r->config);
@@ -109,13 +109,14 @@ static void iterate(struct CountedRun *r, enum StepKind kind) {
         struct StepInputs in;
         struct StepResult result;
         struct StepScalar scalars[STEP_MAX_SCALARS];
+        int64_t left = SMALL_BATCH - at;
         struct LearnerPass pass = {
-            .first = at,
-            .batch = SMALL_BATCH - at < SMALL_MICRO_BATCH ? SMALL_BATCH - at : SMALL_MICRO_BATCH,
-            .last = SMALL_BATCH - at <= SMALL_MICRO_BATCH,
-            .host_video = r->host_video,
-            .host_text = r->host_text,
-            .host_samples = samples};
+            .samples = {.first = at,
+                        .n = left < SMALL_MICRO_BATCH ? left : SMALL_MICRO_BATCH,
+                        .video = r->host_video,
+                        .text = r->host_text,
+                        .indices = samples},
+            .last = left <= SMALL_MICRO_BATCH};
         int64_t mark = arena_mark(&l->arena);
         struct StepContext ctx = learner_pass(l, kind, &pass, &in, &result);
         step_scalars(&ctx, &result, scalars);

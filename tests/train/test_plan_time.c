@@ -149,6 +149,7 @@ static void test_clock_is_a_roofline(void **state) {
         {OP_conv3d_backward_params, {100.0, 0.0}, 10.5},
         {OP_adamw, {0.0, 8.0}, 1.5},
         {OP_upload, {0.0, 8.0}, 4.5},
+        {OP_upload_start, {0.0, 8.0}, 4.5},
         {OP_download, {0.0, 8.0}, 4.5},
         {OP_copy, {0.0, 0.0}, 0.5},
     };

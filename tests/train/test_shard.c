@@ -1,5 +1,8 @@
-/* Weights in shares, under mpirun: what is allocated and sent is what is planned, and what a formula
- * says; shares tile the weights, and come back whole. */
+/* Weights in shares: what is allocated and sent is what is planned, and what a formula says; shares tile
+ * the weights, and come back whole.
+ *
+ *     [mpirun -np N] test_shard [cpu | cuda f32 | cuda bf16]
+ */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,10 +13,12 @@
 #include <cmocka.h>
 
 #include "counting_backend.h"
+#include "kernels/backend_open.h"
 #include "philox.h"
 #include "plan_fixture.h"
 
-static struct Comm *world;
+static struct Backend *device;
+static struct Comm *world; /* on its memory */
 
 /* ---- a learner on these ranks ---- */
 
@@ -37,18 +42,17 @@ static float *random_floats(int64_t n, uint64_t seed) {
 
 static bool sharded_run_init(struct ShardedRun *r, int small, const char *const *overrides) {
     struct Error err;
-    *r = (struct ShardedRun){.backend = counting_backend()};
+    *r = (struct ShardedRun){.backend = counting_backend(device)};
     small_config(&r->config, small);
     override_all(&r->config, overrides);
     if (!config_check(&r->config, &err)) fail_msg("%s", err.text);
     const struct Config *c = &r->config;
     if (!rank_grid_init(&r->grid, c, world->n_ranks, world->rank, &err)) {
-        r->backend.cpu->destroy(r->backend.cpu);
         config_free(&r->config);
         return false;
     }
     int64_t batch = c->train.micro_batch;
-    struct MemoryPlan plan = memory_plan_make(c, small_video, &r->grid, DTYPE_F32);
+    struct MemoryPlan plan = memory_plan_make(c, small_video, &r->grid, device->act_dtype);
     r->planned_bytes = memory_plan_total(&plan);
     r->host_video = random_floats(batch * video_elems(small_video, c->model.in_dim), 10);
     r->host_text = random_floats(batch * c->model.text_len * c->model.text_dim, 11);
@@ -73,7 +77,6 @@ static void load(struct ShardedRun *r) {
 static void sharded_run_free(struct ShardedRun *r) {
     learner_free(&r->learner);
     parallel_close(&r->parallel);
-    r->backend.cpu->destroy(r->backend.cpu);
     free(r->host_video);
     free(r->host_text);
     config_free(&r->config);
@@ -90,12 +93,12 @@ static int64_t iterate(struct ShardedRun *r, enum StepKind kind) {
     for (int64_t at = first; at < end; at += micro) {
         struct StepInputs in;
         struct StepResult result;
-        struct LearnerPass pass = {.first = at,
-                                   .batch = end - at < micro ? end - at : micro,
-                                   .last = end - at <= micro,
-                                   .host_video = r->host_video,
-                                   .host_text = r->host_text,
-                                   .host_samples = samples};
+        struct LearnerPass pass = {.samples = {.first = at,
+                                               .n = end - at < micro ? end - at : micro,
+                                               .video = r->host_video,
+                                               .text = r->host_text,
+                                               .indices = samples},
+                                   .last = end - at <= micro};
         int64_t mark = arena_mark(&l->arena);
         learner_pass(l, kind, &pass, &in, &result);
         arena_release(&l->arena, mark);
@@ -117,7 +120,7 @@ static void check_as_planned(int small, const char *const *overrides) {
     if (!sharded_run_init(&r, small, overrides)) return;
     assert_int_equal(r.planned_bytes, r.backend.n_bytes);
     load(&r);
-    struct PlanTarget target = simple_target(world->n_ranks, small_video, DTYPE_F32);
+    struct PlanTarget target = simple_target(world->n_ranks, small_video, device->act_dtype);
     for (int i = 0; i < n_kinds(&r.config); i++) {
         enum StepKind kind = step_kind_at(&r.config, i);
         struct PlanStep step = plan_step_make(&r.config, &target, kind);
@@ -133,45 +136,55 @@ static void check_as_planned(int small, const char *const *overrides) {
     sharded_run_free(&r);
 }
 
+/* The first configuration has all roles, and the first three ways all kinds of traffic: these are for a
+ * device, with passes of one sample, for an emulated one takes its time. */
 static void test_as_planned(void **state) {
-    static const int chosen[] = {0, 4, 7, 8, 10}; /* of small_config */
-    static const char *const ways[][3] = {{"parallel.shard=none"},
-                                          {"parallel.shard=optimizer"},
+    static const int chosen[] = {7, 0, 4, 8, 10}; /* of small_config */
+    static const char *const ways[][3] = {{"parallel.shard=optimizer"},
                                           {"parallel.shard=full"},
+                                          {"parallel.shard=full", "parallel.sequence=2"},
+                                          {"parallel.shard=none"},
                                           {"parallel.shard=optimizer", "parallel.replicas=2"},
                                           {"parallel.shard=full", "parallel.replicas=2"},
-                                          {"parallel.shard=none", "parallel.sequence=2"},
-                                          {"parallel.shard=full", "parallel.sequence=2"}};
+                                          {"parallel.shard=none", "parallel.sequence=2"}};
     (void)state;
-    for (size_t c = 0; c < sizeof chosen / sizeof *chosen; c++)
-        for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
-            const char *overrides[] = {ways[way][0], "train.global_batch=8", ways[way][1], NULL};
+    bool on_host = strcmp(device->name, "cpu") == 0;
+    size_t n_chosen = on_host ? sizeof chosen / sizeof *chosen : 1;
+    size_t n_ways = on_host ? sizeof ways / sizeof *ways : 3;
+    for (size_t c = 0; c < n_chosen; c++)
+        for (size_t way = 0; way < n_ways; way++) {
+            const char *overrides[] = {
+                ways[way][0], on_host ? "train.global_batch=8" : "train.global_batch=2",
+                on_host ? "train.micro_batch=2" : "train.micro_batch=1", ways[way][1], NULL};
             check_as_planned(chosen[c], overrides);
         }
 }
 
 /* ---- as a formula says ---- */
 
-static double padded_bytes(const struct Weights *w, int unit) {
-    return 4.0 * (double)(whole_piece_elems(w, unit, PIECE_F32) +
-                          whole_piece_elems(w, unit, PIECE_ACT));
+/* Of a whole unit, padding included, whose tensors that products read have elements of act_bytes. */
+static double whole_bytes(const struct Weights *w, int unit, int64_t act_bytes) {
+    return 4.0 * (double)whole_piece_elems(w, unit, PIECE_F32) +
+           (double)(act_bytes * whole_piece_elems(w, unit, PIECE_ACT));
 }
 
 /* Every unit is gathered for forward and, but for the last three, which are still there, for backward;
  * its gradient is summed once: (n - 1) / n of each. */
 static void test_full_sharding_sends_what_it_must(void **state) {
-    static const char *const overrides[] = {"parallel.shard=full", "train.global_batch=24",
-                                            "train.micro_batch=24", "model.num_layers=6",
-                                            "discriminator.features=[1, 2]", NULL};
+    char *batch = xprintf("train.global_batch=%d", world->n_ranks);
+    const char *overrides[] = {"parallel.shard=full",  batch, "train.micro_batch=1",
+                               "model.num_layers=6", "discriminator.features=[1, 2]", NULL};
     struct ShardedRun r;
     (void)state;
-    if (!sharded_run_init(&r, 0, overrides)) fail_msg("24 samples for %d ranks", world->n_ranks);
+    if (!sharded_run_init(&r, 0, overrides)) fail_msg("a sample for each of %d ranks", world->n_ranks);
+    free(batch);
     load(&r);
     const struct Weights *w = &r.learner.nets.weights[ROLE_TEACHER];
     double bytes = 0.0;
     for (int unit = 0; unit < w->table->n_units; unit++) {
         bool stays = unit >= w->table->n_units - 3;
-        bytes += padded_bytes(w, unit) * (stays ? 2.0 : 3.0);
+        bytes += whole_bytes(w, unit, dtype_bytes(device->act_dtype)) * (stays ? 1.0 : 2.0) +
+                 whole_bytes(w, unit, sizeof(float));
     }
     double expected = bytes * (world->n_ranks - 1) / world->n_ranks;
     iterate(&r, STEP_TEACHER);
@@ -182,6 +195,15 @@ static void test_full_sharding_sends_what_it_must(void **state) {
 }
 
 /* ---- shares ---- */
+
+/* Of frozen tensors that products read, nothing else is kept. */
+static void round_as_kept(const struct Weights *w, const struct ParamDesc *param, float *values) {
+    if (w->trained || param->flags & PARAM_F32) return;
+    void *act = xmalloc((size_t)(param->n_elems * dtype_bytes(device->act_dtype)));
+    dtype_from_f32(act, values, device->act_dtype, param->n_elems);
+    dtype_to_f32(values, act, device->act_dtype, param->n_elems);
+    free(act);
+}
 
 /* What each rank gets from its share, summed over ranks, is every element once. */
 static void test_shares_tile_the_weights(void **state) {
@@ -199,6 +221,7 @@ static void test_shares_tile_the_weights(void **state) {
             double *all = xcalloc((size_t)param->n_elems * sizeof *all);
             float *mine = xcalloc((size_t)param->n_elems * sizeof *mine);
             weights_get(w, p, mine);
+            round_as_kept(w, param, expected + param->offset);
             for (int64_t i = own.begin; i < own.end; i++) all[i] = (double)mine[i - own.begin];
             world->sum_f64(world, all, param->n_elems);
             for (int64_t i = 0; i < param->n_elems; i++)
@@ -211,16 +234,25 @@ static void test_shares_tile_the_weights(void **state) {
     sharded_run_free(&r);
 }
 
-int main(void) {
-    struct Error err;
-    world = comm_create(&err);
-    if (!world) return error_report(&err), err.exit_code;
+int main(int argc, char **argv) {
+    bool cuda = argc > 1 && strcmp(argv[1], "cuda") == 0;
+    bool bf16 = argc > 2 && strcmp(argv[2], "bf16") == 0;
+    struct BackendChoice choice = {.kind = cuda ? BACKEND_CUDA : BACKEND_CPU,
+                                   .precision = bf16 ? DTYPE_BF16 : DTYPE_F32,
+                                   .deterministic = true,
+                                   .graphs = true};
+    struct Error err = {0};
+    struct Comm *host = comm_create(&err);
+    if (!host || !backend_open(choice, host->local_rank, &device, &err)) return error_report(&err);
+    world = comm_for_backend(host, device);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_planned),
         cmocka_unit_test(test_full_sharding_sends_what_it_must),
         cmocka_unit_test(test_shares_tile_the_weights),
     };
     int failed = cmocka_run_group_tests_name("shard", tests, NULL, NULL);
-    world->destroy(world);
+    if (world != host) world->destroy(world);
+    device->destroy(device);
+    host->destroy(host);
     return failed;
 }

@@ -15,6 +15,10 @@ void cpu_upload(const struct Backend *be, void *device, const void *host, int64_
     memcpy(device, host, (size_t)n_bytes);
 }
 
+void cpu_upload_start(const struct Backend *be, void *device, const void *host, int64_t n_bytes) {
+    cpu_upload(be, device, host, n_bytes);
+}
+
 void cpu_download(const struct Backend *be, void *host, const void *device, int64_t n_bytes) {
     (void)be;
     memcpy(host, device, (size_t)n_bytes);
@@ -104,6 +108,7 @@ struct Backend *backend_cpu_create(void) {
     COMPUTE_OPS(CPU_ENTRY)
     be->memory_alloc = cpu_memory_alloc;
     be->memory_free = cpu_memory_free;
+    be->upload_wait = cpu_finish;
     be->memory_available = cpu_memory_available;
     be->describe = cpu_describe;
     be->finish = cpu_finish;

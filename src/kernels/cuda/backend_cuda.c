@@ -40,6 +40,11 @@ void cuda_zero(const struct Backend *be, void *device, int64_t n_bytes) {
     CUDA_CHECK(cudaMemsetAsync(device, 0, (size_t)n_bytes, cuda_state(be)->stream));
 }
 
+static void cuda_finish(const struct Backend *be) {
+    CUDA_CHECK(cudaStreamSynchronize(cuda_state(be)->stream));
+    cuda_uploads_finish(cuda_state(be)->uploads);
+}
+
 static void *cuda_memory_alloc(const struct Backend *be, int64_t n_bytes) {
     void *memory = NULL;
     size_t wanted = (size_t)(n_bytes > 0 ? n_bytes : 1);
@@ -51,8 +56,7 @@ static void *cuda_memory_alloc(const struct Backend *be, int64_t n_bytes) {
 }
 
 static void cuda_memory_free(const struct Backend *be, void *memory) {
-    /* work that still uses it may be under way */
-    CUDA_CHECK(cudaStreamSynchronize(cuda_state(be)->stream));
+    cuda_finish(be); /* work that still uses it may be under way */
     CUDA_CHECK(cudaFree(memory));
 }
 
@@ -78,14 +82,11 @@ static void cuda_describe(const struct Backend *be, char *text, size_t n_bytes) 
              cublasLtGetVersion(), cudnnGetVersion());
 }
 
-static void cuda_finish(const struct Backend *be) {
-    CUDA_CHECK(cudaStreamSynchronize(cuda_state(be)->stream));
-}
-
 static void cuda_destroy(struct Backend *be) {
     struct CudaState *state = be->state;
-    CUDA_CHECK(cudaStreamSynchronize(state->stream));
+    cuda_finish(be);
     cuda_graphs_destroy(state->graphs);
+    cuda_uploads_destroy(state->uploads);
     cuda_gemm_destroy(state->gemm);
     cuda_cudnn_destroy(state->cudnn);
     CUDA_CHECK(cudaFree(state->workspace));
@@ -145,6 +146,7 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     state->tune_gemm = options.tune_gemm;
     state->every_plan = options.every_plan;
     CUDA_CHECK(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
+    state->uploads = cuda_uploads_create();
     state->gemm = cuda_gemm_create(state);
     state->cudnn = cuda_cudnn_create(state);
 
@@ -157,6 +159,7 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     COMPUTE_OPS(CUDA_ENTRY)
     be->memory_alloc = cuda_memory_alloc;
     be->memory_free = cuda_memory_free;
+    be->upload_wait = cuda_upload_wait;
     be->memory_available = cuda_memory_available;
     be->describe = cuda_describe;
     be->finish = cuda_finish;

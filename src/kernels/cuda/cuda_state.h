@@ -1,9 +1,10 @@
 /* The CUDA backend's inside: what its files share.
  *
  * Host code in C, kernels in .cu files behind the same prototypes: each operation of the table is a
- * function cuda_<op> with C linkage.  All of them only enqueue work on `stream`, in order; download
- * alone waits.  An Act is bfloat16, or float32 in the parity mode.  Every operation gives the same
- * bits for the same input: sums over rows are made in two passes, never with atomics. */
+ * function cuda_<op> with C linkage.  All of them only enqueue work on `stream`, in order (upload_start
+ * alone on another); download alone waits for it.  An Act is bfloat16, or float32 in the parity mode.
+ * Every operation gives the same bits for the same input: sums over rows are made in two passes, never
+ * with atomics. */
 #ifndef TMD_CUDA_STATE_H
 #define TMD_CUDA_STATE_H
 
@@ -19,6 +20,7 @@ extern "C" {
 struct CudaGemm;  /* linear.c: the algorithm of each shape */
 struct CudaCudnn; /* cudnn_graph.c: the plan of each graph */
 struct CudaGraphs; /* graph_capture.c: regions kept as CUDA graphs */
+struct CudaUploads; /* upload.c: copies that run beside the operations */
 
 struct CudaState {
     int device, n_multiprocessors;
@@ -33,6 +35,7 @@ struct CudaState {
     struct CudaGemm *gemm;
     struct CudaCudnn *cudnn;
     struct CudaGraphs *graphs; /* NULL: none are kept */
+    struct CudaUploads *uploads;
 };
 
 static inline struct CudaState *cuda_state(const struct Backend *be) {
@@ -58,6 +61,10 @@ struct CudaGemm *cuda_gemm_create(const struct CudaState *state);
 void cuda_gemm_destroy(struct CudaGemm *gemm);
 struct CudaCudnn *cuda_cudnn_create(const struct CudaState *state);
 void cuda_cudnn_destroy(struct CudaCudnn *cudnn);
+struct CudaUploads *cuda_uploads_create(void);
+void cuda_uploads_destroy(struct CudaUploads *uploads);
+void cuda_uploads_finish(const struct CudaUploads *uploads);
+void cuda_upload_wait(const struct Backend *be);
 
 #ifdef __cplusplus
 }

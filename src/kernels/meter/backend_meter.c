@@ -41,6 +41,11 @@ static void meter_memory_free(const struct Backend *be, void *memory) {
     meter->inner->memory_free(meter->inner, memory);
 }
 
+static void meter_upload_wait(const struct Backend *be) {
+    const struct Meter *meter = be->state;
+    meter->inner->upload_wait(meter->inner);
+}
+
 static int64_t meter_memory_available(const struct Backend *be) {
     const struct Meter *meter = be->state;
     return meter->inner->memory_available(meter->inner);
@@ -88,6 +93,7 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     COMPUTE_OPS(METER_ENTRY)
     be->memory_alloc = meter_memory_alloc;
     be->memory_free = meter_memory_free;
+    be->upload_wait = meter_upload_wait;
     be->memory_available = meter_memory_available;
     be->describe = meter_describe;
     be->finish = meter_finish;

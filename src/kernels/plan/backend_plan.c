@@ -95,6 +95,7 @@ struct Backend *backend_plan_create(enum Dtype act_dtype) {
     be->attention_backward = plan_attention_backward_noted;
     be->memory_alloc = plan_memory_alloc;
     be->memory_free = plan_memory_free;
+    be->upload_wait = plan_finish;
     be->memory_available = plan_memory_available;
     be->describe = plan_describe;
     be->finish = plan_finish;
