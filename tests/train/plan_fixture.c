@@ -3,8 +3,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
+
+#include "philox.h"
 
 const struct Machine simple_machine = {.name = "simple",
                                        .flops = 1.0,
@@ -81,6 +84,22 @@ void small_config(struct Config *config, int i) {
     override_all(config, small_model);
     override_all(config, small_configs[i]);
     if (!config_check(config, &err)) fail_msg("%s", err.text);
+}
+
+float *small_floats(int64_t n, uint64_t seed) {
+    float *x = xmalloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = 0.2f * ((float)philox_uniform(philox(seed, (uint32_t)i, 0, 0, 0).word[0]) - 0.5f);
+    return x;
+}
+
+void small_weights(struct Networks *nets) {
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!nets->plan.present[role]) continue;
+        float *host = small_floats(networks_table(nets, (enum Role)role)->n_elems, (uint64_t)role);
+        weights_upload(&nets->weights[role], host);
+        free(host);
+    }
 }
 
 int n_kinds(const struct Config *config) {

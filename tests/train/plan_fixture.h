@@ -20,6 +20,12 @@ extern const struct VideoShape small_video;
 /* Configuration i of SMALL_CONFIGS. */
 void small_config(struct Config *config, int i);
 
+/* n values within +-0.1; the caller frees them. */
+float *small_floats(int64_t n, uint64_t seed);
+/* Sets every role to such values, by its number: fresh networks' outputs are all zero, and with them many
+ * gradients.  The same on every rank, whatever its share. */
+void small_weights(struct Networks *nets);
+
 /* How many kinds of steps its stage has. */
 int n_kinds(const struct Config *config);
 

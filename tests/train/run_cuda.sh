@@ -3,11 +3,7 @@
 # ranks over NCCL those of one, a run goes on where it stopped, bit for bit, in bfloat16 too; what is
 # wrong with a machine is said in one sentence, and a device that fails leaves no checkpoint.
 . "$(dirname "$0")/run_lib.sh"
-export TMD_CACHE_DIR=$scratch/cache TMD_EMULATED_STRICT=1
-prepare
-cuda=(device.backend=cuda device.deterministic=true device.tune_gemm=false)
-f32=("${cuda[@]}" device.precision=f32)
-bf16=("${cuda[@]}" device.precision=bf16)
+prepare_cuda
 
 for name in teacher kd stage1 stage2; do
     stage_options "$name"

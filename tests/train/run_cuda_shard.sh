@@ -4,11 +4,7 @@
 # where it stopped, bit for bit, and from its shards on another number of devices.  What is sent and
 # allocated is what is planned.
 . "$(dirname "$0")/run_lib.sh"
-export TMD_CACHE_DIR=$scratch/cache TMD_EMULATED_STRICT=1
-prepare
-cuda=(device.backend=cuda device.deterministic=true device.tune_gemm=false)
-f32=("${cuda[@]}" device.precision=f32)
-bf16=("${cuda[@]}" device.precision=bf16)
+prepare_cuda
 n_devices=${TMD_CUDA_DEVICES:-4} # NCCL wants one for each rank
 
 check "memory and messages" "$mpirun" --oversubscribe --bind-to none -np $((n_devices > 1 ? 2 : 1)) \

@@ -55,6 +55,15 @@ check_not() { # DESCRIPTION COMMAND...
     n_checks=$((n_checks + 1))
 }
 
+# For runs on CUDA devices: `prepare`, and the options of a device in either precision.
+prepare_cuda() {
+    export TMD_CACHE_DIR=$scratch/cache TMD_EMULATED_STRICT=1
+    prepare
+    cuda=(device.backend=cuda device.deterministic=true device.tune_gemm=false)
+    f32=("${cuda[@]}" device.precision=f32)
+    bf16=("${cuda[@]}" device.precision=bf16)
+}
+
 # The command line of a run on RANKS ranks, as the array `command`.
 command_of() { # RANKS [key=value ...]
     command=("$tmd" train "$small" "data.files=[clips.h5]" "${@:2}")

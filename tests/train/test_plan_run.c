@@ -10,7 +10,6 @@
 
 #include "counting_backend.h"
 #include "kernels/meter/backend_meter.h"
-#include "philox.h"
 #include "plan_fixture.h"
 
 /* ---- a real run on the CPU, counted */
@@ -45,14 +44,6 @@ struct CountedRun {
     float *host_video, *host_text;
 };
 
-/* Uniform within +-0.1. */
-static float *random_floats(int64_t n, uint64_t seed) {
-    float *x = xmalloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = 0.2f * ((float)philox_uniform(philox(seed, (uint32_t)i, 0, 0, 0).word[0]) - 0.5f);
-    return x;
-}
-
 static struct RankGrid grid_of(const struct Config *config) {
     struct RankGrid grid;
     struct Error err;
@@ -73,19 +64,12 @@ static void counted_run_init(struct CountedRun *r, int i) {
     struct MemoryPlan plan = memory_plan_make(&r->config, small_video, &grid, r->meter->act_dtype);
     parallel_open(&r->parallel, &grid, &r->comm.table);
     r->host_video =
-        random_floats(SMALL_MICRO_BATCH * video_elems(small_video, r->config.model.in_dim), 10);
+        small_floats(SMALL_MICRO_BATCH * video_elems(small_video, r->config.model.in_dim), 10);
     r->host_text =
-        random_floats(SMALL_MICRO_BATCH * r->config.model.text_len * r->config.model.text_dim, 11);
+        small_floats(SMALL_MICRO_BATCH * r->config.model.text_len * r->config.model.text_dim, 11);
     learner_init(&r->learner, &r->config, r->meter, &r->parallel, small_video, SMALL_MICRO_BATCH,
                  r->host_text, plan.step);
-    struct Networks *nets = &r->learner.nets;
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!nets->plan.present[role]) continue;
-        /* not as fresh networks are: their outputs are all zero, and with them many gradients */
-        float *host = random_floats(networks_table(nets, (enum Role)role)->n_elems, (uint64_t)role);
-        weights_upload(&nets->weights[role], host);
-        free(host);
-    }
+    small_weights(&r->learner.nets);
     backend_meter_reset(r->meter);
 }
 

@@ -14,7 +14,6 @@
 
 #include "counting_backend.h"
 #include "kernels/backend_open.h"
-#include "philox.h"
 #include "plan_fixture.h"
 
 static struct Backend *device;
@@ -32,14 +31,6 @@ struct ShardedRun {
     int64_t planned_bytes;
 };
 
-/* Uniform within +-0.1. */
-static float *random_floats(int64_t n, uint64_t seed) {
-    float *x = xmalloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = 0.2f * ((float)philox_uniform(philox(seed, (uint32_t)i, 0, 0, 0).word[0]) - 0.5f);
-    return x;
-}
-
 static bool sharded_run_init(struct ShardedRun *r, int small, const char *const *overrides) {
     struct Error err;
     *r = (struct ShardedRun){.backend = counting_backend(device)};
@@ -54,23 +45,16 @@ static bool sharded_run_init(struct ShardedRun *r, int small, const char *const 
     int64_t batch = c->train.micro_batch;
     struct MemoryPlan plan = memory_plan_make(c, small_video, &r->grid, device->act_dtype);
     r->planned_bytes = memory_plan_total(&plan);
-    r->host_video = random_floats(batch * video_elems(small_video, c->model.in_dim), 10);
-    r->host_text = random_floats(batch * c->model.text_len * c->model.text_dim, 11);
+    r->host_video = small_floats(batch * video_elems(small_video, c->model.in_dim), 10);
+    r->host_text = small_floats(batch * c->model.text_len * c->model.text_dim, 11);
     parallel_open(&r->parallel, &r->grid, world);
     learner_init(&r->learner, c, &r->backend.table, &r->parallel, small_video, batch, r->host_text,
                  plan.step);
     return true;
 }
 
-/* The same values on every rank, whatever its share. */
 static void load(struct ShardedRun *r) {
-    struct Networks *nets = &r->learner.nets;
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!nets->plan.present[role]) continue;
-        float *host = random_floats(networks_table(nets, (enum Role)role)->n_elems, (uint64_t)role);
-        weights_upload(&nets->weights[role], host);
-        free(host);
-    }
+    small_weights(&r->learner.nets);
     learner_loaded(&r->learner);
 }
 
@@ -214,7 +198,7 @@ static void test_shares_tile_the_weights(void **state) {
     load(&r);
     for (int role = 0; role < ROLE_COUNT; role++) {
         const struct Weights *w = &r.learner.nets.weights[role];
-        float *expected = random_floats(w->table->n_elems, (uint64_t)role);
+        float *expected = small_floats(w->table->n_elems, (uint64_t)role);
         for (int p = 0; p < w->table->n_params; p++) {
             const struct ParamDesc *param = &w->table->params[p];
             struct OwnRange own = weights_own(w, p);
