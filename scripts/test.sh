@@ -5,7 +5,7 @@
 #   scripts/test.sh --sanitize   the same under AddressSanitizer and UndefinedBehaviorSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
-options=(-DTMD_WERROR=ON)
+options=(-DTMD_TESTS=ON -DTMD_WERROR=ON) # whatever an earlier build here was without
 build=${TMD_BUILD_DIR:-build}
 case "${1:-}" in
   "") ;;
