@@ -166,10 +166,6 @@ void run_saver_begin(struct RunSaver *s, const struct RunState *state) {
     background_submit(s->background, write_file, s);
 }
 
-bool run_saver_active(const struct RunSaver *s) {
-    return s->active;
-}
-
 bool run_saver_busy(const struct RunSaver *s) {
     return s->active && !background_is_idle(s->background);
 }

@@ -24,8 +24,7 @@ bool run_saver_open(struct RunSaver **saver, const struct Networks *nets, struct
 void run_saver_close(struct RunSaver *saver);
 
 void run_saver_begin(struct RunSaver *saver, const struct RunState *state);
-/* Whether run_saver_finish would complete a save, and whether it would have to wait for this rank. */
-bool run_saver_active(const struct RunSaver *saver);
+/* Whether run_saver_finish would have to wait for this rank. */
 bool run_saver_busy(const struct RunSaver *saver);
 /* false: the save failed on some rank, whose error has been printed; nothing is left of it. */
 bool run_saver_finish(struct RunSaver *saver, int *exit_code);

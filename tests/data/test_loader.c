@@ -79,13 +79,19 @@ static void test_ranks_and_resume(void **state) {
     dataset_close(dataset);
 }
 
+/* All samples for one rank, one batch ahead: the slots are used again as soon as can be. */
+static struct LoaderPlan hasty_plan(void) {
+    struct LoaderPlan plan = plan_for(0, 1, 0);
+    plan.n_prefetch = 1;
+    return plan;
+}
+
 /* A batch stays what it is until the next call, however far the thread reads ahead. */
 static void test_batch_stays_valid(void **state) {
     (void)state;
     struct Error err;
     struct Dataset *dataset = open_dataset();
-    struct LoaderPlan plan = plan_for(0, 1, 0);
-    plan.n_prefetch = 1;
+    struct LoaderPlan plan = hasty_plan();
     struct Loader *loader = loader_open(dataset, &plan, &err);
     assert_non_null(loader);
     for (int k = 0; k < 20; k++) {
@@ -104,8 +110,7 @@ static void test_peek(void **state) {
     (void)state;
     struct Error err;
     struct Dataset *dataset = open_dataset();
-    struct LoaderPlan plan = plan_for(0, 1, 0);
-    plan.n_prefetch = 1;
+    struct LoaderPlan plan = hasty_plan();
     struct Loader *loader = loader_open(dataset, &plan, &err);
     assert_non_null(loader);
     struct Batch batch, peeked[2];
