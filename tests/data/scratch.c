@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -137,4 +138,18 @@ void scratch_limit_files(size_t n_bytes) {
 
 void scratch_lift_limit(void) {
     set_limit(RLIM_INFINITY);
+}
+
+int scratch_exit_code_of(void (*run)(const char *folder, size_t limit), const char *folder,
+                         size_t limit) {
+    fflush(NULL);
+    pid_t child = fork();
+    TMD_CHECK(child >= 0, "fork failed");
+    if (child == 0) {
+        run(folder, limit);
+        _exit(0);
+    }
+    int status;
+    TMD_CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status), "a child that did not exit");
+    return WEXITSTATUS(status);
 }

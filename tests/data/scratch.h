@@ -40,4 +40,9 @@ int scratch_count(const char *folder, const char *suffix);
 void scratch_limit_files(size_t n_bytes);
 void scratch_lift_limit(void);
 
+/* The code with which `run(folder, limit)` ends a process of its own; anything but an exit ends the
+ * test. */
+int scratch_exit_code_of(void (*run)(const char *folder, size_t limit), const char *folder,
+                         size_t limit);
+
 #endif

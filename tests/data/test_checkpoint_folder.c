@@ -85,14 +85,7 @@ static void test_full_disk(void **state) {
     free(small_ckpt_make(folder, 1, 0));
     free(scratch_read(path, &n_whole));
     for (size_t limit = 0; limit < n_whole; limit += n_whole / 7) {
-        fflush(NULL);
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) run_out_of_disk(folder, limit);
-        int status;
-        waitpid(child, &status, 0);
-        assert_true(WIFEXITED(status));
-        assert_int_equal(WEXITSTATUS(status), 42);
+        assert_int_equal(scratch_exit_code_of(run_out_of_disk, folder, limit), 42);
         assert_int_equal(scratch_count(folder, ".partial"), 0);
         assert_int_equal(scratch_count(folder, ".h5"), 2);
         assert_true(small_ckpt_read(path, 1, &err));

@@ -201,14 +201,7 @@ static void test_full_disk(void **state) {
     free(scratch_read(shard, &n_longest));
     free(shard);
     for (size_t limit = 0; limit < n_longest; limit += n_longest / 11) {
-        fflush(NULL);
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) run_out_of_disk(folder, limit);
-        int status;
-        waitpid(child, &status, 0);
-        assert_true(WIFEXITED(status));
-        assert_int_equal(WEXITSTATUS(status), 42);
+        assert_int_equal(scratch_exit_code_of(run_out_of_disk, folder, limit), 42);
         assert_int_equal(check_newest(folder), 3);
         char *path = ckpt_step_path(folder, 1), *later = ckpt_step_path(folder, 3);
         check(small_ckpt_read(path, 1, &err));
