@@ -99,12 +99,15 @@ check "names it" grep -q "expected srun or mpirun, got 'rsh'" errors
 # its time is over, but it has no checkpoint to go on from
 stand_in diverges <<'STAND_IN'
 trap 'exit 3' USR1
-touch running
+touch "running.$OMPI_COMM_WORLD_RANK"
 while true; do sleep 0.05; done
 STAND_IN
 TMD=diverges slurm_job slurm-one-node.sbatch "$small" &
 pid=$!
-until [ -e running ]; do kill -0 "$pid" 2>/dev/null || fail "it did not start"; done
+until [ -e running.0 ] && [ -e running.1 ]; do # a rank that is not ready dies of the signal
+    kill -0 "$pid" 2>/dev/null || fail "it did not start"
+    sleep 0.02
+done
 kill -USR1 "$pid"
 code=0
 wait "$pid" || code=$?
