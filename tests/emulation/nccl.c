@@ -1,6 +1,8 @@
 /* NCCL between emulated devices: its communicators. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "nccl_internal.h"
 
@@ -10,75 +12,104 @@ ncclResult_t ncclGetVersion(int *version) {
 }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
-    static int n_made;
-    memset(id, 0, sizeof *id);
-    n_made++;
-    memcpy(id->internal, "emulated", 8);
-    memcpy(id->internal + 8, &n_made, sizeof n_made);
+    nccl_make_name(id);
     return ncclSuccess;
 }
 
-int emulated_nccl_agrees(ncclComm_t comm, const void *mine, int n_bytes) {
-    char root[NCCL_UNIQUE_ID_BYTES];
-    memcpy(root, mine, (size_t)n_bytes);
-    MPI_Bcast(root, n_bytes, MPI_BYTE, 0, comm->mpi);
-    int same = memcmp(root, mine, (size_t)n_bytes) == 0, all;
-    MPI_Allreduce(&same, &all, 1, MPI_INT, MPI_LAND, comm->mpi);
-    return all;
+/* ---- beginning ---- */
+
+static void *zeroed(size_t n_elems, size_t n_bytes) {
+    void *memory = calloc(n_elems, n_bytes);
+    if (!memory) emu_reject("NCCL: out of host memory");
+    return memory;
 }
 
-/* Of the ranks of `mpi`, which becomes its own. */
-static ncclComm_t make(MPI_Comm mpi) {
-    struct ncclComm *made = calloc(1, sizeof *made);
-    if (!made) emu_reject("NCCL: out of host memory");
-    made->mpi = mpi;
-    MPI_Comm_size(mpi, &made->n_ranks);
-    MPI_Comm_rank(mpi, &made->rank);
-    return made;
+static void close_peers(struct NcclPeer *peers, int n_ranks) {
+    for (int r = 0; r < n_ranks; r++) {
+        close(peers[r].to);
+        if (peers[r].from != peers[r].to) close(peers[r].from);
+    }
+    free(peers);
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t *comm, int n_ranks, ncclUniqueId id, int rank) {
-    MPI_Comm mpi;
-    MPI_Comm_dup(MPI_COMM_WORLD, &mpi);
-    struct ncclComm *made = make(mpi);
-    if (made->n_ranks != n_ranks || made->rank != rank)
-        emu_reject("ncclCommInitRank: rank %d of %d joins as rank %d of %d", made->rank,
-                   made->n_ranks, rank, n_ranks);
-    if (memcmp(id.internal, "emulated", 8) != 0 ||
-        !emulated_nccl_agrees(made, &id, NCCL_UNIQUE_ID_BYTES))
-        emu_reject("ncclCommInitRank: rank %d has another unique id than its peers", rank);
-    *comm = made;
+    if (rank < 0 || rank >= n_ranks) return ncclInvalidArgument;
+    struct NcclPeer *peers = zeroed((size_t)n_ranks, sizeof *peers);
+    if (!nccl_meet(&id, rank, n_ranks, peers)) {
+        close_peers(peers, n_ranks);
+        return ncclSystemError;
+    }
+    *comm = zeroed(1, sizeof **comm);
+    (*comm)->n_ranks = n_ranks;
+    (*comm)->rank = rank;
+    (*comm)->peers = peers;
+    (*comm)->n_holders = 1;
     return ncclSuccess;
 }
 
 static void require_idle(ncclComm_t comm, const char *what) {
-    if (comm->n_outstanding)
+    int n_outstanding = comm->n_holders - 1;
+    if (n_outstanding)
         emu_reject("%s: %d operations of the communicator have not happened yet", what,
-                   comm->n_outstanding);
+                   n_outstanding);
 }
+
+/* What the ranks tell each other before they split. */
+struct Wish {
+    int color, key;
+    ncclUniqueId id; /* for a group of which this rank is the first */
+};
 
 ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *made,
                            ncclConfig_t *config) {
     if (config) emu_reject("ncclCommSplit: a configuration is not emulated");
     if (color < 0 && color != NCCL_SPLIT_NOCOLOR) return ncclInvalidArgument;
     require_idle(comm, "ncclCommSplit");
-    MPI_Comm mpi;
-    MPI_Comm_split(comm->mpi, color == NCCL_SPLIT_NOCOLOR ? MPI_UNDEFINED : color, key, &mpi);
-    *made = mpi == MPI_COMM_NULL ? NULL : make(mpi);
-    return ncclSuccess;
+    struct Wish own = {.color = color, .key = key};
+    struct Wish *wishes = zeroed((size_t)comm->n_ranks, sizeof *wishes);
+    nccl_make_name(&own.id);
+    bool ok = nccl_swap_parts(comm, "ncclCommSplit", ncclInt8, &own, 0, wishes, sizeof own);
+    int first = -1, n_ranks = 0, rank = 0;
+    for (int r = 0; ok && r < comm->n_ranks; r++) {
+        if (wishes[r].color != color) continue;
+        if (first < 0) first = r;
+        rank += wishes[r].key < key || (wishes[r].key == key && r < comm->rank);
+        n_ranks++;
+    }
+    *made = NULL;
+    ncclResult_t status = ok ? ncclSuccess : ncclRemoteError;
+    if (ok && color != NCCL_SPLIT_NOCOLOR)
+        status = ncclCommInitRank(made, n_ranks, wishes[first].id, rank);
+    free(wishes);
+    return status;
+}
+
+/* ---- end ---- */
+
+void nccl_release(ncclComm_t comm) {
+    if (atomic_fetch_sub(&comm->n_holders, 1) > 1) return;
+    close_peers(comm->peers, comm->n_ranks);
+    free(comm);
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     require_idle(comm, "ncclCommDestroy");
-    MPI_Comm_free(&comm->mpi);
-    free(comm);
+    int unheard = nccl_unheard_peer(comm);
+    if (unheard >= 0 && comm->broken == ncclSuccess)
+        emu_reject("ncclCommDestroy: rank %d has not received all that rank %d sent it", comm->rank,
+                   unheard);
+    nccl_release(comm);
     return ncclSuccess;
 }
 
+/* Without its peers' help, and from any thread: who waits for a peer hears that it is gone. */
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-    free(comm); /* without its peers' help */
+    for (int r = 0; r < comm->n_ranks; r++) shutdown(comm->peers[r].to, SHUT_RDWR);
+    nccl_release(comm);
     return ncclSuccess;
 }
+
+/* ---- errors ---- */
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *status) {
     *status = comm->broken;
@@ -87,6 +118,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *status) {
 
 const char *ncclGetErrorString(ncclResult_t status) {
     return status == ncclSuccess       ? "no error"
+           : status == ncclSystemError ? "unhandled system error"
            : status == ncclRemoteError ? "remote process exited or there was a network error"
                                        : "NCCL error";
 }

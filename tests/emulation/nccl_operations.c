@@ -1,13 +1,11 @@
-/* NCCL between emulated devices: operations run over MPI, in stream order, when the emulated device
- * gets round to them.
+/* NCCL between emulated devices: operations run in stream order, when the emulated device gets
+ * round to them, and then wait for their peers.
  *
  * What NCCL leaves undefined is rejected here: ranks that do not agree on the operation or on the
  * number of elements, buffers that are not wholly inside device memory or that overlap in any way
- * but the documented ones, a type or an operation that nobody calls.  A send to which no receive
- * belongs waits for ever, as it does there. */
-#include <limits.h>
-#include <stdbool.h>
-#include <stdio.h>
+ * but the documented ones, a type or an operation that nobody calls.  A receive to which no send
+ * belongs waits for ever, as it does there; a send without a receive is seen by the next operation,
+ * or by the end of the communicator. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +21,6 @@ struct Span {
 
 static struct Span require_span(const void *at, size_t n_bytes, const char *what) {
     emu_require_device(at, n_bytes, what);
-    if (n_bytes > INT_MAX) emu_reject("%s of %zu bytes is not emulated", what, n_bytes);
     return (struct Span){at, n_bytes};
 }
 
@@ -31,11 +28,11 @@ static bool overlap(struct Span a, struct Span b) {
     return a.n_bytes && b.n_bytes && a.at < b.at + b.n_bytes && b.at < a.at + a.n_bytes;
 }
 
-/* Every operation begins with one, and `run` gets a pointer to it. */
+/* Every operation begins with one, and `run` gets a pointer to it; false: a peer is gone. */
 struct Operation {
     const char *name;
     ncclComm_t comm;
-    void (*run)(struct Operation *op);
+    bool (*run)(struct Operation *op);
 };
 
 /* TMD_EMULATED_NCCL_FAULT: the number of the operation, as this process runs them, that breaks. */
@@ -48,11 +45,11 @@ static bool breaks_now(void) {
 static void operation_run(void *arg) {
     struct Operation *op = arg;
     if (breaks_now()) op->comm->broken = ncclRemoteError;
-    if (op->comm->broken == ncclSuccess) op->run(op);
+    if (op->comm->broken == ncclSuccess && !op->run(op)) op->comm->broken = ncclRemoteError;
 }
 
 static void operation_free(void *arg) {
-    ((struct Operation *)arg)->comm->n_outstanding--;
+    nccl_release(((struct Operation *)arg)->comm);
     free(arg);
 }
 
@@ -62,7 +59,7 @@ static ncclResult_t enqueue(const struct Operation *op, size_t n_bytes, cudaStre
     struct Operation *copy = malloc(n_bytes);
     if (!copy) return ncclSystemError;
     memcpy(copy, op, n_bytes);
-    copy->comm->n_outstanding++;
+    atomic_fetch_add(&copy->comm->n_holders, 1);
     emu_enqueue(stream, copy->name, operation_run, copy, operation_free);
     return ncclSuccess;
 }
@@ -71,17 +68,10 @@ static ncclResult_t enqueue(const struct Operation *op, size_t n_bytes, cudaStre
 
 enum { MAX_TRANSFERS = 512 };
 
-struct Transfer {
-    bool sends;
-    int peer;
-    ncclDataType_t type;
-    struct Span span;
-};
-
 struct Group {
     struct Operation op;
     int n;
-    struct Transfer transfers[MAX_TRANSFERS];
+    struct NcclTransfer transfers[MAX_TRANSFERS];
 };
 
 /* The one that this thread is in. */
@@ -95,52 +85,13 @@ static size_t type_bytes(ncclDataType_t type) {
     return type == ncclInt8 ? 1 : type == ncclBfloat16 ? 2 : type == ncclFloat ? 4 : 8;
 }
 
-/* What both ends must agree on. */
-struct Header {
-    size_t n_bytes;
-    int type;
-};
-
-static void exchange_headers(const struct Group *group) {
-    MPI_Request requests[MAX_TRANSFERS];
-    struct Header mine[MAX_TRANSFERS] = {0}, theirs[MAX_TRANSFERS];
-    for (int i = 0; i < group->n; i++) {
-        const struct Transfer *t = &group->transfers[i];
-        mine[i].n_bytes = t->span.n_bytes;
-        mine[i].type = t->type;
-        if (t->sends)
-            MPI_Isend(&mine[i], sizeof *mine, MPI_BYTE, t->peer, 0, group->op.comm->mpi,
-                      &requests[i]);
-        else
-            MPI_Irecv(&theirs[i], sizeof *theirs, MPI_BYTE, t->peer, 0, group->op.comm->mpi,
-                      &requests[i]);
-    }
-    MPI_Waitall(group->n, requests, MPI_STATUSES_IGNORE);
-    for (int i = 0; i < group->n; i++) {
-        if (group->transfers[i].sends) continue;
-        if (mine[i].n_bytes != theirs[i].n_bytes || mine[i].type != theirs[i].type)
-            emu_reject(
-                "ncclRecv: rank %d expects %zu bytes of type %d from rank %d, which sends %zu of "
-                "type %d",
-                group->op.comm->rank, mine[i].n_bytes, mine[i].type, group->transfers[i].peer,
-                theirs[i].n_bytes, theirs[i].type);
-    }
+static bool group_run(struct Operation *op) {
+    const struct Group *group = (const struct Group *)op;
+    return nccl_transfer(op->comm, op->name, group->transfers, group->n);
 }
 
-static void group_run(struct Operation *op) {
-    const struct Group *group = (const struct Group *)op;
-    MPI_Request requests[MAX_TRANSFERS];
-    exchange_headers(group);
-    for (int i = 0; i < group->n; i++) {
-        const struct Transfer *t = &group->transfers[i];
-        if (t->sends)
-            MPI_Isend(t->span.at, (int)t->span.n_bytes, MPI_BYTE, t->peer, 1, op->comm->mpi,
-                      &requests[i]);
-        else
-            MPI_Irecv((char *)(uintptr_t)t->span.at, (int)t->span.n_bytes, MPI_BYTE, t->peer, 1,
-                      op->comm->mpi, &requests[i]);
-    }
-    MPI_Waitall(group->n, requests, MPI_STATUSES_IGNORE);
+static struct Span span_of(const struct NcclTransfer *transfer) {
+    return (struct Span){transfer->at, transfer->n_bytes};
 }
 
 /* What one transfer receives, no other may touch: they happen at once. */
@@ -148,7 +99,7 @@ static void require_apart(const struct Group *group) {
     for (int i = 0; i < group->n; i++)
         for (int k = 0; k < group->n; k++)
             if (k != i && !group->transfers[i].sends &&
-                overlap(group->transfers[i].span, group->transfers[k].span))
+                overlap(span_of(&group->transfers[i]), span_of(&group->transfers[k])))
                 emu_reject("ncclRecv: its buffer overlaps another's of the group");
 }
 
@@ -164,7 +115,7 @@ ncclResult_t ncclGroupEnd(void) {
     return enqueue(&at_hand.group.op, sizeof at_hand.group, at_hand.stream);
 }
 
-static ncclResult_t transfer(const char *name, struct Transfer t, ncclComm_t comm,
+static ncclResult_t transfer(const char *name, struct NcclTransfer t, ncclComm_t comm,
                              cudaStream_t stream) {
     struct Group *group = &at_hand.group;
     if (t.peer < 0 || t.peer >= comm->n_ranks) return ncclInvalidArgument;
@@ -180,14 +131,19 @@ static ncclResult_t transfer(const char *name, struct Transfer t, ncclComm_t com
 
 ncclResult_t ncclSend(const void *send, size_t n_elems, ncclDataType_t type, int peer,
                       ncclComm_t comm, cudaStream_t stream) {
-    struct Span span = require_span(send, n_elems * type_bytes(type), "ncclSend: its buffer");
-    return transfer("ncclSend", (struct Transfer){true, peer, type, span}, comm, stream);
+    size_t n_bytes = n_elems * type_bytes(type);
+    emu_require_device(send, n_bytes, "ncclSend: its buffer");
+    return transfer("ncclSend",
+                    (struct NcclTransfer){true, peer, type, (char *)(uintptr_t)send, n_bytes}, comm,
+                    stream);
 }
 
 ncclResult_t ncclRecv(void *receive, size_t n_elems, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
-    struct Span span = require_span(receive, n_elems * type_bytes(type), "ncclRecv: its buffer");
-    return transfer("ncclRecv", (struct Transfer){false, peer, type, span}, comm, stream);
+    size_t n_bytes = n_elems * type_bytes(type);
+    emu_require_device(receive, n_bytes, "ncclRecv: its buffer");
+    return transfer("ncclRecv", (struct NcclTransfer){false, peer, type, receive, n_bytes}, comm,
+                    stream);
 }
 
 /* ---- collectives ---- */
@@ -200,21 +156,6 @@ struct Collective {
     ncclDataType_t type;
 };
 
-/* Ends the program unless all ranks are in the same operation. */
-static void require_agreement(const struct Collective *c) {
-    char mine[NCCL_UNIQUE_ID_BYTES] = {0};
-    snprintf(mine, sizeof mine, "%s of %zu elements of type %d", c->op.name, c->n_elems, c->type);
-    if (!emulated_nccl_agrees(c->op.comm, mine, sizeof mine))
-        emu_reject("rank %d is in %s, a peer in another", c->op.comm->rank, mine);
-}
-
-/* [n_bytes] of host memory for each rank. */
-static void *scratch(ncclComm_t comm, size_t n_bytes) {
-    void *memory = malloc(n_bytes * (size_t)comm->n_ranks + 1);
-    if (!memory) emu_reject("NCCL: out of host memory");
-    return memory;
-}
-
 /* In the order of the ranks, so that all of them get the same bits.  parts [n_ranks, n_elems] */
 static void add_parts(float *sum, const float *parts, size_t n_elems, int n_ranks) {
     for (size_t i = 0; i < n_elems; i++) {
@@ -224,33 +165,32 @@ static void add_parts(float *sum, const float *parts, size_t n_elems, int n_rank
     }
 }
 
-static void all_reduce_run(struct Operation *op) {
-    const struct Collective *c = (const struct Collective *)op;
-    int n = (int)c->n_elems;
-    require_agreement(c);
-    float *parts = scratch(op->comm, c->n_elems * sizeof *parts);
-    MPI_Allgather(c->send, n, MPI_FLOAT, parts, n, MPI_FLOAT, op->comm->mpi);
-    add_parts(c->receive, parts, c->n_elems, op->comm->n_ranks);
+/* receive = the sum over ranks of what they have for this one, `out_stride` bytes from what they
+ * have for the next. */
+static bool sum_parts(const struct Collective *c, size_t out_stride) {
+    size_t n_bytes = c->n_elems * sizeof(float);
+    float *parts = malloc((size_t)c->op.comm->n_ranks * n_bytes + 1);
+    if (!parts) emu_reject("NCCL: out of host memory");
+    bool ok = nccl_swap_parts(c->op.comm, c->op.name, c->type, c->send, out_stride, parts, n_bytes);
+    if (ok) add_parts(c->receive, parts, c->n_elems, c->op.comm->n_ranks);
     free(parts);
+    return ok;
 }
 
-static void reduce_scatter_run(struct Operation *op) {
+static bool all_reduce_run(struct Operation *op) {
     const struct Collective *c = (const struct Collective *)op;
-    int n = (int)c->n_elems;
-    require_agreement(c);
-    float *parts = scratch(op->comm, c->n_elems * sizeof *parts);
-    MPI_Alltoall(c->send, n, MPI_FLOAT, parts, n, MPI_FLOAT, op->comm->mpi);
-    add_parts(c->receive, parts, c->n_elems, op->comm->n_ranks);
-    free(parts);
+    return sum_parts(c, 0);
 }
 
-static void all_gather_run(struct Operation *op) {
+static bool reduce_scatter_run(struct Operation *op) {
     const struct Collective *c = (const struct Collective *)op;
-    size_t n_bytes = c->n_elems * type_bytes(c->type);
-    require_agreement(c);
-    bool in_place = c->send == (char *)c->receive + (size_t)op->comm->rank * n_bytes;
-    MPI_Allgather(in_place ? MPI_IN_PLACE : c->send, (int)n_bytes, MPI_BYTE, c->receive,
-                  (int)n_bytes, MPI_BYTE, op->comm->mpi);
+    return sum_parts(c, c->n_elems * sizeof(float));
+}
+
+static bool all_gather_run(struct Operation *op) {
+    const struct Collective *c = (const struct Collective *)op;
+    return nccl_swap_parts(op->comm, op->name, c->type, c->send, 0, c->receive,
+                           c->n_elems * type_bytes(c->type));
 }
 
 /* `large` holds a part for each rank, among them the place of this rank's `small`. */

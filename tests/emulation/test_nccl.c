@@ -1,13 +1,16 @@
-/* What the emulated NCCL refuses, seen by a communicator of one rank: by a status where NCCL would
- * return one, or by the end of the program.  What it computes is tested by tests/train/test_comm.c.
- */
+/* What the emulated NCCL refuses: by a status where NCCL would return one, or by the end of the
+ * program; and how it ends waiting for a peer that is gone.  What it computes is tested by
+ * tests/train/test_comm.c. */
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
-#include <mpi.h>
 #include <nccl.h>
 
 #include "child.h"
@@ -21,23 +24,32 @@ struct Rank {
     float *device; /* [N] */
 };
 
-static void rank_begin(struct Rank *rank) {
-    ncclUniqueId id;
-    MPI_Init(NULL, NULL);
-    if (ncclGetUniqueId(&id) != ncclSuccess ||
-        ncclCommInitRank(&rank->comm, 1, id, 0) != ncclSuccess ||
+static void rank_begin_as(struct Rank *rank, ncclUniqueId id, int index, int n_ranks) {
+    if (ncclCommInitRank(&rank->comm, n_ranks, id, index) != ncclSuccess ||
         cudaStreamCreateWithFlags(&rank->stream, cudaStreamNonBlocking) != cudaSuccess ||
         cudaMalloc((void **)&rank->device, N * sizeof(float)) != cudaSuccess ||
         cudaMemsetAsync(rank->device, 0, N * sizeof(float), rank->stream) != cudaSuccess)
         exit(1);
 }
 
+static ncclUniqueId new_id(void) {
+    ncclUniqueId id;
+    if (ncclGetUniqueId(&id) != ncclSuccess) exit(1);
+    return id;
+}
+
+static void rank_begin(struct Rank *rank) {
+    rank_begin_as(rank, new_id(), 0, 1);
+}
+
+static ncclResult_t all_reduce(const struct Rank *r, size_t n_elems) {
+    return ncclAllReduce(r->device, r->device, n_elems, ncclFloat, ncclSum, r->comm, r->stream);
+}
+
 static bool rank_end(struct Rank *rank) {
-    bool ok = cudaStreamSynchronize(rank->stream) == cudaSuccess &&
-              ncclCommDestroy(rank->comm) == ncclSuccess && cudaFree(rank->device) == cudaSuccess &&
-              cudaStreamDestroy(rank->stream) == cudaSuccess;
-    MPI_Finalize();
-    return ok;
+    return cudaStreamSynchronize(rank->stream) == cudaSuccess &&
+           ncclCommDestroy(rank->comm) == ncclSuccess && cudaFree(rank->device) == cudaSuccess &&
+           cudaStreamDestroy(rank->stream) == cudaSuccess;
 }
 
 /* ---- mistakes that end the program ---- */
@@ -90,11 +102,18 @@ static bool exchange_of_two_lengths(void) {
     return exchange(0, 8, 8, 9);
 }
 
+static bool send_to_nobody(void) {
+    struct Rank r;
+    rank_begin(&r);
+    ncclSend(r.device, 8, ncclFloat, 0, r.comm, r.stream);
+    return rank_end(&r);
+}
+
 static bool collective_in_a_group(void) {
     struct Rank r;
     rank_begin(&r);
     ncclGroupStart();
-    ncclAllReduce(r.device, r.device, N, ncclFloat, ncclSum, r.comm, r.stream);
+    all_reduce(&r, N);
     return ncclGroupEnd() == ncclSuccess && rank_end(&r);
 }
 
@@ -102,7 +121,7 @@ static bool split_while_busy(void) {
     struct Rank r;
     ncclComm_t part;
     rank_begin(&r);
-    ncclAllReduce(r.device, r.device, N, ncclFloat, ncclSum, r.comm, r.stream);
+    all_reduce(&r, N);
     ncclCommSplit(r.comm, 0, 0, &part, NULL);
     return rank_end(&r);
 }
@@ -110,7 +129,7 @@ static bool split_while_busy(void) {
 static bool destroy_while_busy(void) {
     struct Rank r;
     rank_begin(&r);
-    ncclAllReduce(r.device, r.device, N, ncclFloat, ncclSum, r.comm, r.stream);
+    all_reduce(&r, N);
     ncclCommDestroy(r.comm);
     return true;
 }
@@ -124,7 +143,8 @@ static void test_mistakes_end_the_program(void **state) {
     expect_rejected(send_host_memory, "ncclSend: its buffer");
     expect_rejected(exchange_onto_itself, "ncclRecv: its buffer overlaps another's of the group");
     expect_rejected(exchange_of_two_lengths,
-                    "ncclRecv: rank 0 expects 36 bytes of type 7 from rank 0");
+                    "rank 0 expects 36 bytes of type 7 from rank 0, which sends 32");
+    expect_rejected(send_to_nobody, "rank 0 has not received all that rank 0 sent it");
     expect_rejected(collective_in_a_group, "ncclAllReduce in a group");
     expect_rejected(split_while_busy, "ncclCommSplit: 1 operations");
     expect_rejected(destroy_while_busy, "ncclCommDestroy: 1 operations");
@@ -156,12 +176,9 @@ static bool second_breaks(void) {
     struct Rank r;
     rank_begin(&r);
     for (int i = 0; i < 2; i++)
-        if (ncclAllReduce(r.device, r.device, N, ncclFloat, ncclSum, r.comm, r.stream))
-            return false;
+        if (all_reduce(&r, N) != ncclSuccess) return false;
     bool ok = says(r.comm, ncclSuccess) && cudaStreamSynchronize(r.stream) == cudaSuccess &&
-              says(r.comm, ncclRemoteError) &&
-              ncclAllReduce(r.device, r.device, N, ncclFloat, ncclSum, r.comm, r.stream) ==
-                  ncclRemoteError;
+              says(r.comm, ncclRemoteError) && all_reduce(&r, N) == ncclRemoteError;
     return ok && rank_end(&r);
 }
 
@@ -171,10 +188,140 @@ static void test_mistakes_are_told(void **state) {
     expect_true_with("TMD_EMULATED_NCCL_FAULT", "2", second_breaks);
 }
 
+/* ---- two ranks ---- */
+
+/* In the process of a body: rank 0; rank 1 is a process that does something else. */
+static pid_t begin_pair(struct Rank *first, void (*second)(struct Rank *second)) {
+    ncclUniqueId id = new_id();
+    alarm(30); /* rather than to wait for ever for each other */
+    pid_t peer = fork();
+    if (peer < 0) exit(1);
+    if (peer == 0) {
+        struct Rank r;
+        alarm(30);
+        rank_begin_as(&r, id, 1, 2);
+        second(&r);
+        _exit(0);
+    }
+    rank_begin_as(first, id, 0, 2);
+    return peer;
+}
+
+static void reduce_half(struct Rank *r) {
+    all_reduce(r, N / 2);
+    cudaStreamSynchronize(r->stream);
+}
+static void gather(struct Rank *r) {
+    ncclAllGather(r->device + N / 2, r->device, N / 2, ncclFloat, r->comm, r->stream);
+    cudaStreamSynchronize(r->stream);
+}
+static void be_killed(struct Rank *r) {
+    (void)r;
+    raise(SIGKILL);
+}
+static void stand_still(struct Rank *r) {
+    (void)r;
+    pause();
+}
+
+static bool reduce_with(void (*second)(struct Rank *second)) {
+    struct Rank r;
+    begin_pair(&r, second);
+    all_reduce(&r, N);
+    return rank_end(&r);
+}
+static bool of_two_lengths(void) {
+    return reduce_with(reduce_half);
+}
+static bool of_two_kinds(void) {
+    return reduce_with(gather);
+}
+
+/* Two threads, for processes, join as these. */
+struct Joining {
+    ncclUniqueId id;
+    int rank, n_ranks;
+};
+
+static void *join(void *context) {
+    struct Joining *j = context;
+    ncclComm_t comm;
+    ncclCommInitRank(&comm, j->n_ranks, j->id, j->rank);
+    return NULL;
+}
+
+static bool join_as(int other_rank, int other_n_ranks) {
+    struct Joining one = {new_id(), 0, 2}, other = {one.id, other_rank, other_n_ranks};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, join, &other) != 0) return false;
+    join(&one);
+    return pthread_join(thread, NULL) == 0;
+}
+static bool the_same_rank_twice(void) {
+    return join_as(0, 2);
+}
+static bool one_of_three(void) {
+    return join_as(1, 3);
+}
+
+static bool without_an_id(void) {
+    struct Joining alone = {.n_ranks = 1};
+    join(&alone);
+    return true;
+}
+
+static void test_ranks_must_agree(void **state) {
+    (void)state;
+    expect_rejected(of_two_lengths,
+                    "ncclAllReduce: rank 0 expects 256 bytes of type 7 from rank 1, "
+                    "which sends 128 of type 7 in ncclAllReduce");
+    expect_rejected(of_two_kinds, "which sends 128 of type 7 in ncclAllGather");
+    expect_rejected(the_same_rank_twice, "rank 0 is there already");
+    expect_rejected(one_of_three, "rank 0 of 2 meets rank 1 of 3");
+    expect_rejected(without_an_id, "what rank 0 has is no unique id");
+}
+
+static bool peer_is_killed(void) {
+    struct Rank r;
+    int status;
+    pid_t peer = begin_pair(&r, be_killed);
+    bool ok = all_reduce(&r, N) == ncclSuccess && cudaStreamSynchronize(r.stream) == cudaSuccess &&
+              says(r.comm, ncclRemoteError) && all_reduce(&r, N) == ncclRemoteError;
+    return waitpid(peer, &status, 0) == peer && ok && rank_end(&r);
+}
+
+static void *abort_soon(void *context) {
+    usleep(100000);
+    ncclCommAbort(context);
+    return NULL;
+}
+
+/* While an operation waits for a peer that never comes, and another stands behind it. */
+static bool aborted(void) {
+    struct Rank r;
+    int status;
+    pthread_t thread;
+    pid_t peer = begin_pair(&r, stand_still);
+    bool ok = all_reduce(&r, N) == ncclSuccess && all_reduce(&r, N) == ncclSuccess &&
+              pthread_create(&thread, NULL, abort_soon, r.comm) == 0 &&
+              cudaStreamSynchronize(r.stream) == cudaSuccess && pthread_join(thread, NULL) == 0;
+    kill(peer, SIGKILL);
+    return waitpid(peer, &status, 0) == peer && ok && cudaFree(r.device) == cudaSuccess &&
+           cudaStreamDestroy(r.stream) == cudaSuccess;
+}
+
+static void test_waiting_ends(void **state) {
+    (void)state;
+    expect_true_with("TMD_EMULATED_STRICT", "1", peer_is_killed);
+    expect_true_with("TMD_EMULATED_STRICT", "1", aborted);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mistakes_end_the_program),
         cmocka_unit_test(test_mistakes_are_told),
+        cmocka_unit_test(test_ranks_must_agree),
+        cmocka_unit_test(test_waiting_ends),
     };
     return cmocka_run_group_tests_name("nccl", tests, NULL, NULL);
 }

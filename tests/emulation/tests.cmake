@@ -12,7 +12,7 @@ foreach(part cudnn cudnn_conv)
            LIBS tmd_cuda_device tmd_base)
 endforeach()
 tmd_test(emulated_nccl SOURCES emulation/test_nccl.c emulation/child.c
-         LIBS tmd_cuda_device tmd_base MPI::MPI_C)
+         LIBS tmd_cuda_device tmd_base Threads::Threads)
 # The backend's use of the libraries, as only the stand-ins can tell it.
 foreach(part attention conv)
   tmd_test(emulated_use_${part} SOURCES emulation/test_cuda_${part}.c emulation/act_values.c

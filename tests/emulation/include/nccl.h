@@ -1,5 +1,5 @@
 /* Stand-in for NCCL's header: the part that the communicator calls, under the documented names and
- * values, for the emulated device (emulation.h), between the processes of an MPI run.  Environment:
+ * values, for the emulated device (emulation.h), between processes of one machine.  Environment:
  *
  *     TMD_EMULATED_NCCL_FAULT   n: the n-th operation of this process breaks its communicator, as
  *                               if a peer had gone (0: none) */
