@@ -144,6 +144,7 @@ static void nccl_finish(struct Comm *comm) {
         cudaError_t status = cudaEventQuery(state->done[comm->last_ticket % COMM_TICKETS]);
         TMD_CHECK(status == cudaSuccess || status == cudaErrorNotReady, "%s",
                   cudaGetErrorString(status));
+        if (status != cudaSuccess) cudaGetLastError(); /* or the next launch would be blamed */
         stop_if_broken(state->device);
         if (status == cudaSuccess) break;
         nanosleep(&pause, NULL);

@@ -137,10 +137,24 @@ bool matches_backward(const Descriptor &graph) {
            count_pointwise(graph, CUDNN_POINTWISE_IDENTITY) <= 1;
 }
 
+/* Up to 9.25 the engines take what they read or write per query to be dense, whatever its strides:
+ * cudnn-frontend refuses others in their place. */
+void require_dense(const Tensor &t) {
+    int64_t dense = 1;
+    for (size_t i = t.dims.size(); i-- > 0; dense *= t.dims[i])
+        if (t.strides[i] != dense)
+            emu_reject("cuDNN: attention backward: statistics with strides of their own would be "
+                       "taken for dense ones");
+}
+
 Verdict judge_backward(const Descriptor &graph) {
     for (const DescriptorRef &op : graph_operations(graph))
         for (const Tensor &t : tensors_of(*op)) {
-            if (t.is_virtual || t.type == CUDNN_DATA_FLOAT) continue;
+            if (t.is_virtual || t.on_host) continue;
+            if (t.type == CUDNN_DATA_FLOAT) {
+                require_dense(t);
+                continue;
+            }
             Verdict verdict = judge_tokens(t, WIDEST_BACKWARD);
             if (verdict.status != CUDNN_STATUS_SUCCESS) return verdict;
         }

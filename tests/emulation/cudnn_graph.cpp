@@ -1,5 +1,8 @@
 /* The emulated cuDNN's graph machinery: the store of descriptors behind the C ABI, heuristics that
- * name each engine of an operation, plans, and their execution on the emulated device. */
+ * name each engine of an operation, plans, and their execution on the emulated device.
+ *
+ * TMD_EMULATED_CUDNN=first_fails in the environment: of several engines, the first is one of those
+ * that compile and then do not run. */
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -30,6 +33,8 @@ Verdict judge_tensor(const Descriptor &d) {
                    t.strides.size());
     for (int64_t dim : t.dims)
         if (dim < 1) return {CUDNN_STATUS_BAD_PARAM, "a tensor with a dimension below 1"};
+    for (int64_t stride : t.strides)
+        if (stride < 1) return {CUDNN_STATUS_BAD_PARAM, "a tensor with a stride below 1"};
     if (t.alignment < t.elem_bytes() || (t.alignment & (t.alignment - 1)))
         return {CUDNN_STATUS_BAD_PARAM, "an alignment that is no power of two"};
     if (t.on_host && t.is_virtual)
@@ -202,6 +207,12 @@ int64_t plan_workspace_bytes(const Descriptor &plan) {
     const Engine &engine = engines_of(graph).at((size_t)config_of(plan).engine);
     const Descriptor *operation = only_operation(graph);
     return engine.workspace_bytes ? engine.workspace_bytes(operation ? *operation : graph) : 0;
+}
+
+bool fails_to_run(const Descriptor &config) {
+    const char *setting = getenv("TMD_EMULATED_CUDNN");
+    return setting && strcmp(setting, "first_fails") == 0 && config.engine == 0 &&
+           engines_of(graph_of(config)).size() > 1;
 }
 
 /* A run that waits for its turn on the stream. */
@@ -524,6 +535,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     check_no_strangers(tensors, pack);
     for (const Tensor &t : tensors)
         if (!t.is_virtual) bind(run->memory, t, pack);
+    if (fails_to_run(config_of(p)))
+        return answer({CUDNN_STATUS_EXECUTION_FAILED, "an engine that does not run"});
     for (const DescriptorRef &operation : graph_operations(graph))
         runs_of_operation[operation->kind->type]++;
     const char *what =

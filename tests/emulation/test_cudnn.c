@@ -106,6 +106,20 @@ static void test_unsupported(void **state) {
     assert_int_equal(status_of(a), CUDNN_STATUS_BAD_PARAM);
 }
 
+static void test_stride_of_zero(void **state) {
+    (void)state;
+    const int64_t uid = 1, dims[] = {2, 3}, strides[] = {0, 1}, alignment = 16;
+    const cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t d = create(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    set(d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid);
+    set(d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+    set(d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 2, dims);
+    set(d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 2, strides);
+    set(d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment);
+    assert_int_equal(cudnnBackendFinalize(d), CUDNN_STATUS_BAD_PARAM);
+    CUDNN_OK(cudnnBackendDestroyDescriptor(d));
+}
+
 /* ---- mistakes in descriptors */
 
 static bool accepted(struct Attention a) {
@@ -345,6 +359,7 @@ static void test_runs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unsupported),
+        cmocka_unit_test(test_stride_of_zero),
         cmocka_unit_test(test_descriptors),
         cmocka_unit_test(test_run),
         cmocka_unit_test(test_runs),

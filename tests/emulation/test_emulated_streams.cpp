@@ -98,8 +98,12 @@ static void questions_bring_work_forward(void **) {
     EMU_LAUNCH(stream, add_kernel, 1, 64, 0, x, x, 1);
     must(cudaEventRecord(event, stream));
     int n_times = 0;
-    while (cudaEventQuery(event) == cudaErrorNotReady) n_times++;
+    while (cudaEventQuery(event) == cudaErrorNotReady) {
+        assert_int_equal(cudaGetLastError(), cudaErrorNotReady); /* and forgotten by that */
+        n_times++;
+    }
     assert_int_equal(n_times, 2);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
     assert_int_equal(cudaStreamQuery(stream), cudaSuccess);
     assert_true(holds(x.read(stream), 1));
 }

@@ -7,9 +7,12 @@
 
 enum { WIDEST_HEAD = 128 /* that all architectures take backward */ };
 
+static bool is_aligned(const void *at) {
+    return (uintptr_t)at % CUDNN_TENSOR_ALIGNMENT == 0;
+}
+
 static bool rows_aligned(const struct Backend *be, const Act *rows, int64_t stride) {
-    return (uintptr_t)rows % CUDNN_TENSOR_ALIGNMENT == 0 &&
-           stride * dtype_bytes(be->act_dtype) % CUDNN_TENSOR_ALIGNMENT == 0;
+    return is_aligned(rows) && stride * dtype_bytes(be->act_dtype) % CUDNN_TENSOR_ALIGNMENT == 0;
 }
 
 /* What cuDNN needs not be asked.  One key is excluded because gradients that vanish must be 0
@@ -28,8 +31,7 @@ static bool inputs_fit(const struct Backend *be, const Act *q, const Act *k, con
 static bool forward_by_cudnn(const struct Backend *be, Act *o, float *lse, const Act *q,
                              const Act *k, const Act *v, const struct AttentionShape *s) {
     const float scale = 1.0f / sqrtf((float)s->head_dim);
-    const struct AttentionGraphKey key = {
-        .shape = *s, .all_heads = s->heads, .all_queries = s->q_tokens};
+    const struct AttentionGraphKey key = {.shape = *s, .all_queries = s->q_tokens};
     const struct CudnnGraph graph = {.what = "attention forward",
                                      .describe = attention_describe_forward,
                                      .key = &key,
@@ -43,7 +45,7 @@ static bool forward_by_cudnn(const struct Backend *be, Act *o, float *lse, const
 
 void cuda_attention_forward(const struct Backend *be, Act *o, float *lse, const Act *q,
                             const Act *k, const Act *v, struct AttentionShape s) {
-    if (shape_fits(be, &s) && inputs_fit(be, q, k, v, o, &s) &&
+    if (shape_fits(be, &s) && inputs_fit(be, q, k, v, o, &s) && is_aligned(lse) &&
         forward_by_cudnn(be, o, lse, q, k, v, &s))
         return;
     attention_plain_forward(be, o, lse, q, k, v, s);
@@ -53,7 +55,7 @@ void cuda_attention_backward(const struct Backend *be, Act *dq, Act *dk, Act *dv
                              const Act *o, const float *lse, const Act *q, const Act *k,
                              const Act *v, struct AttentionShape s) {
     const struct AttentionOperands operands = {dq, dk, dv, grad_o, o, q, k, v, lse};
-    if (shape_fits(be, &s) && inputs_fit(be, q, k, v, o, &s) &&
+    if (shape_fits(be, &s) && inputs_fit(be, q, k, v, o, &s) && is_aligned(lse) &&
         inputs_fit(be, dq, dk, dv, grad_o, &s) && attention_backward_by_cudnn(be, &operands, &s))
         return;
     attention_plain_backward(be, dq, dk, dv, grad_o, o, lse, q, k, v, s);

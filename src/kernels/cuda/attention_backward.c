@@ -33,7 +33,7 @@ struct Round {
 
 /* Bytes per head of a round. */
 struct HeadScratch {
-    int64_t delta;
+    int64_t lse, delta;   /* lse: where it is copied, see dense_statistics */
     int64_t dq_float;     /* 0 if deterministic */
     int64_t key_gradient; /* of dk and of dv each, where they cannot go to the caller */
     int64_t key_sum;      /* likewise, where the gradients come in parts */
@@ -45,7 +45,8 @@ static struct HeadScratch head_scratch(const struct AttentionOperands *t,
                                        bool deterministic) {
     const int64_t n = s->batch * queries, key_elems = s->batch * s->k_tokens * s->head_dim;
     const bool in_parts = queries < s->q_tokens;
-    struct HeadScratch need = {.delta = n * (int64_t)sizeof(float)};
+    struct HeadScratch need = {.lse = n * (int64_t)sizeof(float),
+                               .delta = n * (int64_t)sizeof(float)};
     if (!t->dk || in_parts) need.key_gradient = key_elems * BF16_BYTES;
     if (t->dk && in_parts) need.key_sum = key_elems * (int64_t)sizeof(float);
     if (deterministic) {
@@ -59,7 +60,8 @@ static struct HeadScratch head_scratch(const struct AttentionOperands *t,
 }
 
 static int64_t total_bytes(struct HeadScratch need) {
-    return need.delta + need.dq_float + 2 * need.key_gradient + 2 * need.key_sum + need.by_engine;
+    return need.lse + need.delta + need.dq_float + 2 * need.key_gradient + 2 * need.key_sum +
+           need.by_engine;
 }
 
 /* Heads and queries of a round: the fewest rounds, of nearly equal size.  false: there is no room.
@@ -85,7 +87,7 @@ static bool size_rounds(const struct Backend *be, const struct AttentionOperands
 
 /* A round's part of the workspace. */
 struct Scratch {
-    float *delta, *dq_float, *dk_sum, *dv_sum;
+    float *lse, *delta, *dq_float, *dk_sum, *dv_sum;
     Act *dk, *dv;
     struct CudnnScratch engine;
 };
@@ -98,6 +100,7 @@ static int64_t take(int64_t *n_taken, int64_t n_bytes) {
 
 static struct Scratch lay_out(const struct Backend *be, struct HeadScratch need, int64_t heads) {
     int64_t n_taken = 0;
+    int64_t lse = take(&n_taken, heads * need.lse);
     int64_t delta = take(&n_taken, heads * need.delta);
     int64_t dq_float = take(&n_taken, heads * need.dq_float);
     int64_t dk_sum = take(&n_taken, heads * need.key_sum);
@@ -105,7 +108,8 @@ static struct Scratch lay_out(const struct Backend *be, struct HeadScratch need,
     int64_t dk = take(&n_taken, heads * need.key_gradient);
     int64_t dv = take(&n_taken, heads * need.key_gradient);
     char *start = cuda_workspace(be, n_taken);
-    return (struct Scratch){.delta = (float *)(void *)(start + delta),
+    return (struct Scratch){.lse = (float *)(void *)(start + lse),
+                            .delta = (float *)(void *)(start + delta),
                             .dq_float = (float *)(void *)(start + dq_float),
                             .dk_sum = (float *)(void *)(start + dk_sum),
                             .dv_sum = (float *)(void *)(start + dv_sum),
@@ -139,7 +143,6 @@ static struct AttentionGraphKey key_of(const struct AttentionShape *s, const str
                                        const struct HeadScratch *need) {
     const int64_t dense = round->heads * s->head_dim;
     struct AttentionGraphKey key = {.shape = *s,
-                                    .all_heads = s->heads,
                                     .all_queries = s->q_tokens,
                                     .dk_stride = need->key_gradient ? dense : s->k_stride,
                                     .dv_stride = need->key_gradient ? dense : s->v_stride,
@@ -195,12 +198,25 @@ static void add_parts(const struct Backend *be, const struct AttentionOperands *
     attention_add_part(be, &part);
 }
 
+/* A round's part of `lse`, as the graph wants it; `lse` begins with the round's first.  A round has
+ * all queries of its heads or some of one head: in either case those of a sample lie together. */
+static const float *dense_statistics(const struct Backend *be, const float *lse,
+                                     const struct AttentionShape *s, const struct Round *round,
+                                     float *copy) {
+    const int64_t n_bytes = round->heads * round->queries * (int64_t)sizeof(float);
+    const int64_t sample_bytes = s->heads * s->q_tokens * (int64_t)sizeof(float);
+    if (n_bytes == sample_bytes) return lse;
+    cuda_copy_rows(be, copy, n_bytes, lse, sample_bytes, s->batch, n_bytes);
+    return copy;
+}
+
 static bool run_round(const struct Backend *be, const struct AttentionOperands *all,
                       const struct AttentionShape *s, const struct Round *round,
                       const struct HeadScratch *need) {
-    const struct AttentionOperands t = operands_of(be, all, s, round);
+    struct AttentionOperands t = operands_of(be, all, s, round);
     const struct AttentionGraphKey key = key_of(s, round, need);
     const struct Scratch scratch = lay_out(be, *need, round->heads);
+    t.lse = dense_statistics(be, t.lse, s, round, scratch.lse);
     if (!run_graph(be, &t, &key, need, &scratch)) return false;
     if (need->key_sum) add_parts(be, &t, s, round, &scratch);
     return true;

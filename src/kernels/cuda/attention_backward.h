@@ -15,8 +15,8 @@ struct AttentionOperands {
     const float *lse;
 };
 
-/* For bfloat16, with all rows 16-byte aligned.  Uses the workspace.  false: cuDNN refuses the
- * shape, or the workspace is too small; outputs may hold anything. */
+/* For bfloat16, with lse and all rows 16-byte aligned.  Uses the workspace.  false: cuDNN refuses
+ * the shape, or the workspace is too small; outputs may hold anything. */
 bool attention_backward_by_cudnn(const struct Backend *be, const struct AttentionOperands *operands,
                                  const struct AttentionShape *shape);
 

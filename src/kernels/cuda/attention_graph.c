@@ -36,19 +36,13 @@ static struct CudnnTensor keys(int64_t uid, const struct AttentionGraphKey *key,
     return tokens(uid, &key->shape, key->shape.k_tokens, stride, key->shape.k_tokens);
 }
 
-/* One number per query; heads are head_stride apart, samples so many heads. */
-static struct CudnnTensor per_query(int64_t uid, const struct AttentionShape *s,
-                                    int64_t head_stride, int64_t sample_heads) {
+/* One number per query, dense: up to 9.25 backward takes them to be so, whatever the strides. */
+static struct CudnnTensor per_query(int64_t uid, const struct AttentionShape *s) {
     return (struct CudnnTensor){.uid = uid,
                                 .type = CUDNN_DATA_FLOAT,
                                 .rank = 4,
                                 .dims = {s->batch, s->heads, s->q_tokens, 1},
-                                .strides = {sample_heads * head_stride, head_stride, 1, 1},
-                                .alignment = sizeof(float)};
-}
-
-static struct CudnnTensor statistics(const struct AttentionGraphKey *key) {
-    return per_query(ATTENTION_LSE, &key->shape, key->all_queries, key->all_heads);
+                                .strides = {s->heads * s->q_tokens, s->q_tokens, 1, 1}};
 }
 
 static struct CudnnTensor host_scalar(int64_t uid) {
@@ -66,7 +60,8 @@ void attention_describe_forward(struct CudnnBuilder *b, const void *key) {
     const struct CudnnTensor q = queries(ATTENTION_Q, given, s->q_stride),
                              k = keys(ATTENTION_K, given, s->k_stride),
                              v = keys(ATTENTION_V, given, s->v_stride),
-                             o = queries(ATTENTION_O, given, s->o_stride), lse = statistics(given),
+                             o = queries(ATTENTION_O, given, s->o_stride),
+                             lse = per_query(ATTENTION_LSE, s),
                              scale = host_scalar(ATTENTION_SCALE);
     cudnn_require_version(b, OLDEST_VERSION);
     cudnnBackendDescriptor_t op = cudnn_descriptor(b, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
@@ -204,8 +199,7 @@ static cudnnBackendDescriptor_t of_keys_transposed(struct Pattern *p, int64_t ui
  * the engines miss the pattern and ask for room for all scores. */
 static cudnnBackendDescriptor_t delta_of(struct Pattern *p, cudnnBackendDescriptor_t grad_o) {
     const struct AttentionShape *s = p->s;
-    const struct CudnnTensor kept = per_query(ATTENTION_DELTA, s, s->q_tokens, s->heads),
-                             one = host_scalar(ATTENTION_ONE);
+    const struct CudnnTensor kept = per_query(ATTENTION_DELTA, s), one = host_scalar(ATTENTION_ONE);
     cudnnBackendDescriptor_t o = of_queries(p, ATTENTION_O, s->o_stride);
     cudnnBackendDescriptor_t products =
         between(p, CUDNN_DATA_FLOAT, s->q_tokens, s->head_dim, s->head_dim, 1);
@@ -241,7 +235,7 @@ void attention_describe_backward(struct CudnnBuilder *b, const void *key) {
     const struct AttentionGraphKey *given = key;
     const struct AttentionShape *s = &given->shape;
     struct Pattern p = {b, given, s, ATTENTION_VIRTUAL};
-    const struct CudnnTensor lse_tensor = statistics(given),
+    const struct CudnnTensor lse_tensor = per_query(ATTENTION_LSE, s),
                              scale_tensor = host_scalar(ATTENTION_SCALE);
     cudnn_require_version(b, OLDEST_VERSION);
     cudnnBackendDescriptor_t q = of_queries(&p, ATTENTION_Q, s->q_stride),

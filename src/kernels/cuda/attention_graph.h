@@ -8,8 +8,7 @@
  * padding). */
 struct AttentionGraphKey {
     struct AttentionShape shape;  /* `heads`, `q_tokens`: those of this graph */
-    int64_t all_heads;            /* of a sample of lse */
-    int64_t all_queries;          /* of a sample of q, o, lse */
+    int64_t all_queries;          /* of a sample of q and o */
     int64_t dk_stride, dv_stride; /* between tokens; backward only */
     int64_t deterministic;        /* backward only */
 };
@@ -20,7 +19,7 @@ enum AttentionUid {
     ATTENTION_K,
     ATTENTION_V,
     ATTENTION_O,
-    ATTENTION_LSE,
+    ATTENTION_LSE,   /* float [batch, heads, q_tokens], dense, of the graph's heads and queries */
     ATTENTION_SCALE, /* on the host: a float, 1 / sqrt(head_dim) */
     /* of backward alone */
     ATTENTION_ONE, /* on the host: 1 */

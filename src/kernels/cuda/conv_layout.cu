@@ -21,8 +21,12 @@ template <typename T, int W> struct alignas(sizeof(T) * W) Group { T elems[W]; }
 template <int W, typename T> __device__ __forceinline__ Group<T, W> group_load(const T *from) {
     return *reinterpret_cast<const Group<T, W> *>(from);
 }
-template <typename T, int W> __device__ __forceinline__ void group_store(T *to, Group<T, W> group) {
-    *reinterpret_cast<Group<T, W> *>(to) = group;
+template <typename T, int W>
+__device__ __forceinline__ void group_store(T *to, const Group<T, W> &group) {
+    if constexpr (W == Pack<T>::WIDTH)
+        store_16_bytes(to, group);
+    else
+        *reinterpret_cast<Group<T, W> *>(to) = group;
 }
 
 __host__ __device__ __forceinline__ int64_t tiles_over(int64_t extent) {
@@ -36,16 +40,21 @@ struct Transpose {
     int64_t out_rows, out_cols, out_row_stride, out_matrix_stride;
 };
 
+/* A thread's groups are all under way before it waits for the first. */
 template <int W, typename T>
 __device__ __forceinline__ void tile_load(T *tile, const T *in, const Transpose &t, int64_t row0,
                                           int64_t col0) {
-    for (int i = threadIdx.x; i < TILE * TILE / W; i += FULL_WARP_BLOCK) {
-        int r = i / (TILE / W), c = i % (TILE / W) * W;
-        Group<T, W> group = {};
-        if (row0 + r < t.rows && col0 + c < t.cols)
-            group = group_load<W>(in + (row0 + r) * t.row_stride + col0 + c);
-        for (int j = 0; j < W; j++) tile[r * TILE_STRIDE<T> + c + j] = group.elems[j];
-    }
+    enum { N_GROUPS = TILE * TILE / W / FULL_WARP_BLOCK };
+    Group<T, W> groups[N_GROUPS] = {};
+    int r = (int)threadIdx.x / (TILE / W), c = (int)threadIdx.x % (TILE / W) * W;
+    int r_step = FULL_WARP_BLOCK * W / TILE;
+    in += (row0 + r) * t.row_stride + col0 + c;
+    for (int k = 0; k < N_GROUPS; k++)
+        if (row0 + r + k * r_step < t.rows && col0 + c < t.cols)
+            groups[k] = group_load<W>(in + k * r_step * t.row_stride);
+    tile += r * TILE_STRIDE<T> + c;
+    for (int k = 0; k < N_GROUPS; k++)
+        for (int j = 0; j < W; j++) tile[k * r_step * TILE_STRIDE<T> + j] = groups[k].elems[j];
 }
 
 /* bias: [out_rows], or NULL. */

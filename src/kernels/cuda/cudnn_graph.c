@@ -97,7 +97,7 @@ void cudnn_finalize(struct CudnnBuilder *b, cudnnBackendDescriptor_t descriptor)
 }
 
 cudnnBackendDescriptor_t cudnn_tensor(struct CudnnBuilder *b, const struct CudnnTensor *tensor) {
-    const int64_t alignment = tensor->alignment ? tensor->alignment : CUDNN_TENSOR_ALIGNMENT;
+    const int64_t alignment = CUDNN_TENSOR_ALIGNMENT;
     cudnnBackendDescriptor_t d = cudnn_descriptor(b, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     cudnn_set(b, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &tensor->uid);
     cudnn_set(b, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &tensor->type);
@@ -136,8 +136,9 @@ static cudnnBackendDescriptor_t describe_graph(struct CudnnBuilder *b, cudnnHand
 
 /* ---- running */
 
-static void execute(const struct Backend *be, const struct Engine *engine,
-                    const struct CudnnBinding *bindings, int n_bindings, int64_t scratch_begin) {
+static cudnnStatus_t execute(const struct Backend *be, const struct Engine *engine,
+                             const struct CudnnBinding *bindings, int n_bindings,
+                             int64_t scratch_begin) {
     void *scratch =
         (char *)cuda_workspace(be, scratch_begin + engine->scratch_bytes) + scratch_begin;
     int64_t uids[MAX_BINDINGS];
@@ -156,8 +157,9 @@ static void execute(const struct Backend *be, const struct Engine *engine,
     CUDNN_CHECK(cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
                                          CUDNN_TYPE_VOID_PTR, 1, &scratch));
     CUDNN_CHECK(cudnnBackendFinalize(pack));
-    CUDNN_CHECK(cudnnBackendExecute(cuda_state(be)->cudnn->handle, engine->plan, pack));
+    cudnnStatus_t status = cudnnBackendExecute(cuda_state(be)->cudnn->handle, engine->plan, pack);
     CUDNN_CHECK(cudnnBackendDestroyDescriptor(pack));
+    return status;
 }
 
 struct CudnnScratch cudnn_scratch_after(const struct Backend *be, int64_t n_bytes_taken) {
@@ -257,19 +259,21 @@ static void find_candidates(struct Candidates *c, struct CudnnBuilder *b,
     }
 }
 
-/* Milliseconds of the quickest of a few runs. */
+/* Milliseconds of the quickest of a few runs; infinite where a compiled engine does not run. */
 static float measure(const struct Backend *be, const struct Engine *engine,
                      const struct CudnnBinding *bindings, int n_bindings, int64_t scratch_begin) {
     cudaStream_t stream = cuda_state(be)->stream;
     cudaEvent_t begin, end;
     float best = INFINITY;
+    /* the first one loads its code */
+    if (execute(be, engine, bindings, n_bindings, scratch_begin) != CUDNN_STATUS_SUCCESS)
+        return INFINITY;
     CUDA_CHECK(cudaEventCreate(&begin));
     CUDA_CHECK(cudaEventCreate(&end));
-    execute(be, engine, bindings, n_bindings, scratch_begin); /* the first one loads its code */
     for (int i = 0; i < N_TIMED_RUNS; i++) {
         float ms;
         CUDA_CHECK(cudaEventRecord(begin, stream));
-        execute(be, engine, bindings, n_bindings, scratch_begin);
+        CUDNN_CHECK(execute(be, engine, bindings, n_bindings, scratch_begin));
         CUDA_CHECK(cudaEventRecord(end, stream));
         CUDA_CHECK(cudaEventSynchronize(end));
         CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
@@ -351,7 +355,7 @@ bool cudnn_graph_run(const struct Backend *be, const struct CudnnGraph *graph,
     if (!p->engine.plan) return false;
     TMD_CHECK(p->engine.scratch_bytes <= scratch.n_bytes, "%s: %lld bytes of workspace, was %lld",
               graph->what, (long long)scratch.n_bytes, (long long)p->engine.scratch_bytes);
-    execute(be, &p->engine, bindings, n_bindings, scratch.begin);
+    CUDNN_CHECK(execute(be, &p->engine, bindings, n_bindings, scratch.begin));
     return true;
 }
 

@@ -38,11 +38,10 @@ struct CudnnTensor {
     cudnnDataType_t type;
     int rank;
     int64_t dims[CUDNN_GRAPH_MAX_RANK], strides[CUDNN_GRAPH_MAX_RANK]; /* in elements */
-    int64_t alignment; /* bytes of which its address is a multiple; 0: CUDNN_TENSOR_ALIGNMENT */
-    bool on_host;      /* a scalar that the host holds when the graph is run */
-    bool is_virtual;   /* between two operations of the graph; has no address */
+    bool on_host;    /* a scalar that the host holds when the graph is run */
+    bool is_virtual; /* between two operations of the graph; has no address */
 };
-enum { CUDNN_TENSOR_ALIGNMENT = 16 }; /* what fast engines want */
+enum { CUDNN_TENSOR_ALIGNMENT = 16 }; /* bytes, of every address on the device: what engines want */
 
 cudnnBackendDescriptor_t cudnn_tensor(struct CudnnBuilder *b, const struct CudnnTensor *tensor);
 

@@ -34,12 +34,17 @@ template <typename T> struct alignas(16) Pack {
 template <typename T> __device__ __forceinline__ Pack<T> pack_load(const T *from) {
     return *reinterpret_cast<const Pack<T> *>(from);
 }
-/* To global memory only.  A store has to be asked for by name: nvcc 13 splits an assignment of 16 bytes
- * into single elements where it finds the address too clever. */
-template <typename T> __device__ __forceinline__ void pack_store(T *to, const Pack<T> &pack) {
+/* 16 bytes of any kind, to global memory only.  Such a store has to be asked for by name: nvcc 13
+ * splits an assignment into single elements where it finds the address too clever. */
+template <typename Bytes>
+__device__ __forceinline__ void store_16_bytes(void *to, const Bytes &from) {
     uint4 bits;
-    memcpy(&bits, &pack, sizeof bits);
-    __stcg(reinterpret_cast<uint4 *>(to), bits);
+    static_assert(sizeof bits == sizeof from, "one access");
+    memcpy(&bits, &from, sizeof bits);
+    __stcg(static_cast<uint4 *>(to), bits);
+}
+template <typename T> __device__ __forceinline__ void pack_store(T *to, const Pack<T> &pack) {
+    store_16_bytes(to, pack);
 }
 /* Whether rows `stride` apart from `base` on, of n elements each, can be read in packs. */
 template <typename T> inline bool packs_fit(const T *base, int64_t stride, int64_t n) {

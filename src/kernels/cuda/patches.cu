@@ -49,13 +49,17 @@ __device__ int64_t token_place(const struct PatchShape &s, unsigned int p) {
     return token * s.channels * pt * ph * pw + offset * (s.channels_last ? s.channels : 1);
 }
 
-/* f(i, j) for i < n_fast, j < n_slow, shared out over the block; i runs along its threads. */
-template <typename F> __device__ __forceinline__ void sweep(int n_fast, int n_slow, F f) {
+/* put(i, j, get(i, j)) for i < n_fast, j < n_slow, shared out over the block; i runs along its
+ * threads.  All of a thread's elements are under way before it waits for the first: rows beyond the
+ * last repeat it, so that no branch stands between two reads. */
+template <typename Elem, typename Get, typename Put>
+__device__ __forceinline__ void sweep(int n_fast, int n_slow, Get get, Put put) {
     int i = threadIdx.x % TILE, first = threadIdx.x / TILE;
-    for (int k = 0; k < TILE / SWEEP; k++) {
-        int j = first + k * SWEEP;
-        if (i < n_fast && j < n_slow) f(i, j);
-    }
+    if (i >= n_fast) return;
+    Elem elems[TILE / SWEEP];
+    for (int k = 0; k < TILE / SWEEP; k++) elems[k] = get(i, min(first + k * SWEEP, n_slow - 1));
+    for (int k = 0; k < TILE / SWEEP; k++)
+        if (first + k * SWEEP < n_slow) put(i, first + k * SWEEP, elems[k]);
 }
 
 template <bool GATHER, typename T, typename V>
@@ -68,23 +72,25 @@ __global__ void __launch_bounds__(PATCH_BLOCK) patches_kernel(T *tokens, V *vide
     if ((int)threadIdx.x < tile.n_positions)
         places[threadIdx.x] = token_place(tiling.shape, tile.position + threadIdx.x);
     __syncthreads();
+    auto of_video = [&](int p, int c) -> V & { return tile.planes[c * plane_step + p]; };
+    auto of_tokens = [&](int c, int p) -> T & {
+        return tile.vectors[places[p] + c * channel_step];
+    };
+    auto of_tile = [&](int c, int p) -> T & { return elems[c * PITCH + p]; };
     if constexpr (GATHER)
-        sweep(tile.n_positions, tile.n_channels, [&](int p, int c) {
-            elems[c * PITCH + p] = from_f32<T>(to_f32(tile.planes[c * plane_step + p]));
-        });
+        sweep<V>(tile.n_positions, tile.n_channels, of_video,
+                 [&](int p, int c, V x) { of_tile(c, p) = from_f32<T>(to_f32(x)); });
     else
-        sweep(tile.n_channels, tile.n_positions, [&](int c, int p) {
-            elems[c * PITCH + p] = tile.vectors[places[p] + c * channel_step];
-        });
+        sweep<T>(tile.n_channels, tile.n_positions, of_tokens,
+                 [&](int c, int p, T x) { of_tile(c, p) = x; });
     __syncthreads();
     if constexpr (GATHER)
-        sweep(tile.n_channels, tile.n_positions, [&](int c, int p) {
-            tile.vectors[places[p] + c * channel_step] = elems[c * PITCH + p];
-        });
+        sweep<T>(tile.n_channels, tile.n_positions, of_tile,
+                 [&](int c, int p, T x) { of_tokens(c, p) = x; });
     else
-        sweep(tile.n_positions, tile.n_channels, [&](int p, int c) {
-            tile.planes[c * plane_step + p] = from_f32<V>(to_f32(elems[c * PITCH + p]));
-        });
+        sweep<T>(
+            tile.n_positions, tile.n_channels, [&](int p, int c) { return of_tile(c, p); },
+            [&](int p, int c, T x) { of_video(p, c) = from_f32<V>(to_f32(x)); });
 }
 
 template <bool GATHER, typename T, typename V>

@@ -161,17 +161,23 @@ cudaError_t cudaDeviceSynchronize(void) {
 }
 
 /* Each question lets one piece of work happen, so that who asks again and again comes to an end. */
-static cudaError_t progress(cudaStream_t stream) {
+static void bring_forward(cudaStream_t stream) {
     if (!stream->pending.empty()) run_next(stream);
     emu_close_memory();
-    return stream->pending.empty() ? emu_result(cudaSuccess) : cudaErrorNotReady;
+}
+
+/* "Not ready" is an error like others: it stays for cudaGetLastError, and so for the next launch's
+ * check. */
+static cudaError_t answer(bool ready) {
+    return emu_result(ready ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     DeviceLock lock = emu_lock();
     if (!emu_stream_exists(stream)) return emu_result(cudaErrorInvalidResourceHandle);
     if (emu_capture_forbids_waiting(stream)) return cudaPeekAtLastError();
-    return progress(stream);
+    bring_forward(stream);
+    return answer(stream->pending.empty());
 }
 
 /* ---- events */
@@ -242,8 +248,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (!event_exists(event)) return emu_result(cudaErrorInvalidResourceHandle);
     if (emu_capture_forbids(EMU_UNSAFE_FOR_THREAD)) return cudaPeekAtLastError();
     if (!event->record || event->record->done) return emu_result(cudaSuccess);
-    progress(event->record->stream);
-    return event->record->done ? emu_result(cudaSuccess) : cudaErrorNotReady;
+    bring_forward(event->record->stream);
+    return answer(event->record->done);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
@@ -251,7 +257,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
     if (!event_exists(start) || !event_exists(end) || !start->timed || !end->timed ||
         !start->record || !end->record)
         return emu_result(cudaErrorInvalidResourceHandle);
-    if (!start->record->done || !end->record->done) return cudaErrorNotReady;
+    if (!start->record->done || !end->record->done) return answer(false);
     *milliseconds =
         std::chrono::duration<float, std::milli>(end->record->time - start->record->time).count();
     return emu_result(cudaSuccess);
