@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   build-essential cmake pkg-config
   libopenmpi-dev openmpi-bin               # ranks
-  libhdf5-dev libzstd-dev zlib1g-dev       # data and checkpoints
+  libhdf5-dev libzstd-dev zlib1g-dev libdeflate-dev # data and checkpoints
   libyaml-dev libjansson-dev               # configuration; JSON
   libdnnl-dev                              # matrix products and convolutions on the CPU
   libcairo2-dev libgif-dev fonts-dejavu-core # pictures

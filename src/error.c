@@ -33,8 +33,16 @@ bool error_prefix(struct Error *err, const char *format, ...) {
     return false;
 }
 
+/* What a file holds may stand in a message, but breaks no line and commands no terminal. */
+static void hide_control_characters(char *text) {
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
+}
+
 int error_report(const struct Error *err) {
-    fprintf(stderr, "tmd: %s\n", err->text);
+    struct Error plain = *err;
+    hide_control_characters(plain.text);
+    fprintf(stderr, "tmd: %s\n", plain.text);
     return err->exit_code;
 }
 

@@ -34,7 +34,7 @@ bool error_set(struct Error *err, const char *format, ...) __attribute__((format
 /* Puts "context: " before a message that a callee left.  Returns false. */
 bool error_prefix(struct Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prints "tmd: <text>" on stderr and returns the exit code. */
+/* Prints "tmd: <text>", control characters as "?", on stderr and returns the exit code. */
 int error_report(const struct Error *err);
 
 /* What ends all ranks; set once by the communicator, before any thread starts.  Default: abort(). */

@@ -106,13 +106,15 @@ struct CkptWanted {
     float *out;
 };
 
-/* Many of these at once: threads, two a processor of OpenMP's, read, decode and check a chunk each,
- * so that a load is as fast as the disk where processors allow.  Their memory, some ten megabytes
- * each, stays until ckpt_close.  On failure all `out` are undefined. */
+/* Many of these at once: threads, one more than OpenMP has processors, read, decode and check a
+ * chunk each, so that a load is as fast as the disk where processors allow.  Their memory, some
+ * megabytes each, stays until ckpt_close.  On failure all `out` are undefined. */
 bool ckpt_read_ranges_f32(struct Ckpt *ckpt, int64_t n, const struct CkptWanted *wanted,
                           bool allow_nonfinite, struct Error *err);
 
-/* Reads everything and checks every checksum, with the same threads. */
+/* Reads everything and checks every checksum, with the same threads; or a part of everything: part
+ * 0 <= part < n_parts, of about equal length. */
 bool ckpt_verify(struct Ckpt *ckpt, struct Error *err);
+bool ckpt_verify_part(struct Ckpt *ckpt, int part, int n_parts, struct Error *err);
 
 #endif

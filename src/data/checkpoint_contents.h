@@ -81,9 +81,4 @@ int64_t ckpt_piece_chunk_elems(int64_t n_elems);
 /* A list of n items, in the place that it then has, with room for n_more behind them. */
 void *ckpt_grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes);
 
-/* Continues a CRC-32 (starting value 0) over n_bytes. */
-uint32_t ckpt_crc32(uint32_t crc, const void *bytes, int64_t n_bytes);
-/* The CRC-32 of two stretches of bytes in a row from their own; the second has n_bytes. */
-uint32_t ckpt_crc32_combine(uint32_t first, uint32_t second, int64_t n_bytes);
-
 #endif

@@ -166,29 +166,25 @@ bool ckpt_folder_count(const char *folder, int64_t *n, struct Error *err) {
     return ok;
 }
 
-static bool is_intact(const char *path, struct Error *err) {
+bool ckpt_is_intact(const char *path, int part, int n_parts, struct Error *reason) {
     struct Ckpt *ckpt;
-    if (!ckpt_open(path, &ckpt, err)) return false;
-    bool intact = ckpt_verify(ckpt, err);
+    if (!ckpt_open(path, &ckpt, reason)) return false;
+    bool intact = ckpt_verify_part(ckpt, part, n_parts, reason);
     ckpt_close(ckpt);
     return intact;
 }
 
-bool ckpt_newest_valid(const char *folder, char **path,
-                       void (*skipped)(void *context, const char *path, const char *reason),
-                       void *context, struct Error *err) {
+bool ckpt_newest_valid(const char *folder, char **path, CkptJudge *judge, void *context,
+                       struct Error *err) {
     struct Steps steps;
     *path = NULL;
     if (!list_steps(folder, &steps, err)) return false;
     for (int64_t i = 0; i < steps.n && !*path; i++) {
         char *candidate = ckpt_step_path(folder, steps.iterations[i]);
-        struct Error reason;
-        if (is_intact(candidate, &reason)) {
+        if (judge(context, candidate))
             *path = candidate;
-            break;
-        }
-        if (skipped) skipped(context, candidate, reason.text);
-        free(candidate);
+        else
+            free(candidate);
     }
     free(steps.iterations);
     if (steps.n > 0 && !*path)
@@ -213,23 +209,19 @@ static bool remove_step(const char *folder, int64_t iteration, const char *path,
     return true;
 }
 
-bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every,
-                 const char *protected_path, struct Error *err) {
+bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every, const char *intact,
+                 struct Error *err) {
     TMD_CHECK(keep_last >= 1 && keep_every >= 0, "keep_last %lld, keep_every %lld",
               (long long)keep_last, (long long)keep_every);
     struct Steps steps;
-    char *newest = NULL;
-    if (!protected_path && !ckpt_newest_valid(folder, &newest, NULL, NULL, err)) return false;
-    const char *kept = protected_path ? protected_path : newest;
     bool rotated = list_steps(folder, &steps, err);
     for (int64_t i = keep_last; rotated && i < steps.n; i++) {
         if (keep_every > 0 && steps.iterations[i] % keep_every == 0) continue;
         char *path = ckpt_step_path(folder, steps.iterations[i]);
-        if (!(kept && same_file(path, kept)))
+        if (!same_file(path, intact))
             rotated = remove_step(folder, steps.iterations[i], path, err);
         free(path);
     }
     free(steps.iterations);
-    free(newest);
     return rotated;
 }

@@ -104,8 +104,8 @@ bool ckpt_pieces_add(struct CkptPieces *pieces, const struct CkptContents *conte
     return added;
 }
 
-bool ckpt_pieces_check(struct CkptPieces *pieces, struct Error *err) {
-    for (int shard = 0; shard < pieces->save.n_shards; shard++)
+bool ckpt_pieces_check(struct CkptPieces *pieces, int part, int n_parts, struct Error *err) {
+    for (int shard = part; shard < pieces->save.n_shards; shard += n_parts)
         if (!need_shard(pieces, shard, err)) return false;
     return true;
 }

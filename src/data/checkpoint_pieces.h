@@ -22,7 +22,7 @@ bool ckpt_pieces_add(struct CkptPieces *pieces, const struct CkptContents *conte
                      const struct CkptTensorInfo *tensor, const struct CkptRange *range,
                      struct CkptReading *reading, struct Error *err);
 
-/* Opens every shard once, also those from which no tensor comes. */
-bool ckpt_pieces_check(struct CkptPieces *pieces, struct Error *err);
+/* Opens every shard once, also those from which no tensor comes; of n_parts parts of them, one. */
+bool ckpt_pieces_check(struct CkptPieces *pieces, int part, int n_parts, struct Error *err);
 
 #endif

@@ -2,8 +2,8 @@
  * common.
  *
  * Ranges are collected first, which asks HDF5 where their blocks lie (h5_block.h), and then read
- * all at once: threads take block after block, read it, decode it, check it.  More threads than
- * processors, so that the disk has requests while others decode.
+ * all at once: one thread after the other fetches a block, in the order of the files, and while the
+ * next one does so, decodes and checks it.
  *
  *     ckpt_reading_add(reading, ...) for each range;  ckpt_reading_run(reading, ...) */
 #ifndef TMD_DATA_CHECKPOINT_READ_H

@@ -11,6 +11,7 @@
 #include "data/checkpoint_folder.h"
 #include "data/checkpoint_shard_file.h"
 #include "data/checkpoint_writer_parts.h"
+#include "data/crc32.h"
 
 int64_t ckpt_save_id(void) {
     uint64_t bits;
@@ -55,7 +56,7 @@ static uint32_t *sum_up_chunks(const float *data, int64_t n_elems) {
     uint32_t *crc32 = xmalloc((size_t)n_chunks * sizeof *crc32);
     for (int64_t i = 0; i < n_chunks; i++) {
         int64_t left = n_elems - i * chunk, n = left < chunk ? left : chunk;
-        crc32[i] = ckpt_crc32(0, data + i * chunk, n * (int64_t)sizeof *data);
+        crc32[i] = crc32_after(0, data + i * chunk, n * (int64_t)sizeof *data);
     }
     return crc32;
 }

@@ -8,6 +8,7 @@
 #include "data/checkpoint_folder.h"
 #include "data/checkpoint_table.h"
 #include "data/checkpoint_writer_parts.h"
+#include "data/crc32.h"
 #include "data/h5_array.h"
 #include "data/h5_attr.h"
 #include "data/h5_file.h"
@@ -127,7 +128,7 @@ bool ckpt_write_f32(struct CkptWriter *w, const char *group, const char *name, i
     if (!ckpt_writer_select_group(w, group, err)) return false;
     struct CkptTensorInfo *tensor =
         ckpt_contents_add_tensor(&w->contents, group, name, n_dims, shape);
-    tensor->crc32 = ckpt_crc32(0, data, tensor->n_elems * (int64_t)sizeof *data);
+    tensor->crc32 = crc32_after(0, data, tensor->n_elems * (int64_t)sizeof *data);
     return ckpt_writer_add_array(w, name, n_dims, shape, data, &tensor->crc32, err);
 }
 

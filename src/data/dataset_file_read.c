@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "data/dataset_file.h"
+#include "data/crc32.h"
 #include "data/dataset_values.h"
 #include "data/h5_attr.h"
 #include "data/h5_file.h"
@@ -17,7 +18,7 @@ static bool check_sum(const struct DatasetFile *file, int64_t sample, int column
     static const char *const names[] = {"video", "text", "prompt"};
     if (!file->checksums) return true;
     uint32_t expected = file->checksums[sample][column];
-    uint32_t got = values_checksum(0, bytes, n_bytes);
+    uint32_t got = crc32_after(0, bytes, n_bytes);
     return got == expected ||
            error_set(err, "'%s', sample %lld: the checksum of its %s should be %08x, is %08x",
                      file->path, (long long)sample, names[column], expected, got);
@@ -73,8 +74,8 @@ static bool check_negative_sum(struct DatasetFile *file, struct Error *err) {
     hid_t group;
     if (!h5_open_object(file->file, FORMAT_NEGATIVE, H5I_GROUP, &group, err)) return false;
     uint32_t got =
-        values_checksum(0, file->stored, file->negative.n_rows * file->negative.row_bytes);
-    got = values_checksum(got, file->negative_prompt, (int64_t)strlen(file->negative_prompt));
+        crc32_after(0, file->stored, file->negative.n_rows * file->negative.row_bytes);
+    got = crc32_after(got, file->negative_prompt, (int64_t)strlen(file->negative_prompt));
     bool good = true;
     if (h5_attr_exists(group, "checksum"))
         good = h5_attr_read_i64(group, "checksum", &expected, err) &&

@@ -1,7 +1,6 @@
 #include "data/dataset_values.h"
 
 #include <math.h>
-#include <zlib.h>
 
 #include "data/h5_element.h"
 
@@ -47,11 +46,6 @@ int64_t values_find_nonfinite(const float *values, int64_t n_elems) {
     for (int64_t i = 0; i < n_elems; i++)
         if (!isfinite(values[i])) return i;
     return -1;
-}
-
-uint32_t values_checksum(uint32_t before, const void *bytes, int64_t n_bytes) {
-    if (n_bytes == 0) return before; /* `bytes` may be NULL, which means another thing to zlib */
-    return (uint32_t)crc32_z(before, bytes, (z_size_t)n_bytes);
 }
 
 void values_normalise(float *values, int64_t n_channels, int64_t n_per_channel, const double *mean,

@@ -18,9 +18,6 @@ void values_from_f32(void *out, const float *in, int element, int64_t n_elems);
 /* The index of the first value that is not finite, or -1. */
 int64_t values_find_nonfinite(const float *values, int64_t n_elems);
 
-/* zlib's CRC-32 of the bytes behind those whose checksum is `before` (0: none). */
-uint32_t values_checksum(uint32_t before, const void *bytes, int64_t n_bytes);
-
 /* Wan2.1's normalisation of its 16 latent channels (the constants of its published VAE). */
 enum { WAN_LATENT_CHANNELS = 16 };
 extern const double wan_latent_mean[WAN_LATENT_CHANNELS], wan_latent_std[WAN_LATENT_CHANNELS];

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/atomic_file.h"
+#include "data/crc32.h"
 #include "data/dataset_format.h"
 #include "data/dataset_values.h"
 #include "data/h5_array.h"
@@ -158,8 +159,8 @@ static bool write_negative(struct DatasetWriter *writer, struct Error *err) {
                 h5_array_create(group, FORMAT_ROWS, &layout, &rows, err) &&
                 h5_array_write(&rows, 0, dims[0], writer->stored, err);
     if (good) {
-        uint32_t sum = values_checksum(0, writer->stored, dims[0] * rows.row_bytes);
-        sum = values_checksum(sum, spec->negative_prompt, (int64_t)strlen(spec->negative_prompt));
+        uint32_t sum = crc32_after(0, writer->stored, dims[0] * rows.row_bytes);
+        sum = crc32_after(sum, spec->negative_prompt, (int64_t)strlen(spec->negative_prompt));
         good = h5_attr_write_i64(group, "checksum", sum, err);
     }
     h5_array_close(&rows);
@@ -204,13 +205,13 @@ bool dataset_writer_append(struct DatasetWriter *writer, const char *prompt, con
         !h5_array_append(&writer->video, 1, writer->stored, err))
         return false;
     uint32_t *sums = writer->checksums[sample];
-    sums[CHECKSUM_VIDEO] = values_checksum(0, writer->stored, writer->video.row_bytes);
+    sums[CHECKSUM_VIDEO] = crc32_after(0, writer->stored, writer->video.row_bytes);
     if (!to_stored(writer, text, spec->text_element, n_text, what, err) ||
         !h5_array_append(&writer->rows, n_rows, writer->stored, err) ||
         !h5_text_append(&writer->prompts, prompt, err))
         return false;
-    sums[CHECKSUM_TEXT] = values_checksum(0, writer->stored, n_rows * writer->rows.row_bytes);
-    sums[CHECKSUM_PROMPT] = values_checksum(0, prompt, (int64_t)strlen(prompt));
+    sums[CHECKSUM_TEXT] = crc32_after(0, writer->stored, n_rows * writer->rows.row_bytes);
+    sums[CHECKSUM_PROMPT] = crc32_after(0, prompt, (int64_t)strlen(prompt));
     writer->offsets[sample + 1] = writer->offsets[sample] + n_rows;
     writer->n_samples++;
     return h5_check_written(writer->file, writer->partial, err);

@@ -20,6 +20,15 @@ bool file_open_read(const char *path, int *fd, int64_t *n_bytes, struct Error *e
     return true;
 }
 
+FILE *file_open_stream(const char *path, struct Error *err) {
+    int fd;
+    int64_t n_bytes;
+    if (!file_open_read(path, &fd, &n_bytes, err)) return NULL;
+    FILE *stream = fdopen(fd, "r");
+    TMD_CHECK(stream, "%s: no memory for a stream", path);
+    return stream;
+}
+
 bool file_read_at(int fd, const char *path, void *out, int64_t n_bytes, int64_t offset,
                   struct Error *err) {
     while (n_bytes > 0) {

@@ -11,6 +11,7 @@
 
 #include "data/atomic_file.h"
 #include "data/h5_sink.h"
+#include "data/h5_source.h"
 #include "data/h5_zstd.h"
 
 void h5_quiet(void) {
@@ -71,11 +72,13 @@ static bool check_regular_file(const char *path, struct Error *err) {
  * HDF5 1.10 is the first whose every piece of metadata carries a checksum: a flipped bit in a
  * header is found instead of believed. */
 static hid_t access_list(bool for_writing) {
+    enum { METADATA_BYTES = 1 << 14 }; /* in a row: between data, it keeps that from being read so */
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
-    bool good = list >= 0 && (for_writing ? h5_sink_set(list) : H5Pset_fapl_sec2(list) >= 0) &&
+    bool good = list >= 0 && (for_writing ? h5_sink_set(list) : h5_source_set(list)) &&
                 H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) >= 0 &&
                 H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_LATEST) >= 0 &&
-                H5Pset_file_locking(list, false, true) >= 0;
+                H5Pset_file_locking(list, false, true) >= 0 &&
+                H5Pset_meta_block_size(list, METADATA_BYTES) >= 0;
     TMD_CHECK(good, "HDF5 refused the access properties of a file");
     return list;
 }
@@ -195,7 +198,7 @@ static bool check_hard_links(hid_t location, const char *name, const char *where
 }
 
 static const char *type_name(H5I_type_t type) {
-    return type == H5I_GROUP ? "group" : type == H5I_DATASET ? "dataset" : "other object";
+    return type == H5I_GROUP ? "group" : type == H5I_DATASET ? "dataset" : "named type";
 }
 
 bool h5_open_object(hid_t location, const char *name, H5I_type_t type, hid_t *object,

@@ -7,15 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/h5_driver.h"
 #include "error.h"
-
-/* Later versions moved the interface to a header of its own and want to know which one is meant. */
-#if H5_VERSION_GE(1, 13, 2)
-#include <H5FDdevelop.h>
-#define VERSION_FIELDS .version = H5FD_CLASS_VERSION, .value = (H5FD_class_value_t)600,
-#else
-#define VERSION_FIELDS
-#endif
 
 /* What outlives the driver's file.  The descriptor comes first: what H5Fget_vfd_handle gives is, as
  * with the library's own driver, a pointer to it. */
@@ -155,7 +148,7 @@ static herr_t sink_truncate(H5FD_t *file, hid_t list, hbool_t closing) {
 }
 
 static const H5FD_class_t sink_class = {
-    VERSION_FIELDS.name = "tmd_sink",
+    H5_DRIVER_VERSION(600).name = "tmd_sink",
     .maxaddr = ((haddr_t)1 << 62) - 1,
     .fc_degree = H5F_CLOSE_STRONG,
     .open = sink_open,

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/file_io.h"
+
 bool metrics_key_in(const char *key, const char *group) {
     size_t n_bytes = strlen(group);
     return strncmp(key, group, n_bytes) == 0 && (key[n_bytes] == '\0' || key[n_bytes] == '.');
@@ -106,6 +108,8 @@ static bool read_lines(struct Metrics *metrics, FILE *file, char *line, struct E
         if (!whole && n_bytes == METRICS_MAX_LINE_BYTES - 1)
             return error_set(err, "line %lld is longer than %d bytes", (long long)number,
                              METRICS_MAX_LINE_BYTES - 2);
+        if (n_bytes == 0 && !feof(file))
+            return error_set(err, "line %lld holds a NUL byte", (long long)number);
         if (line[strspn(line, " \t\r\n")] == '\0') continue;
         if (!whole && feof(file)) break;
         if (!add_line(metrics, line, &last, err))
@@ -116,8 +120,8 @@ static bool read_lines(struct Metrics *metrics, FILE *file, char *line, struct E
 
 bool metrics_read(struct Metrics *metrics, const char *path, struct Error *err) {
     *metrics = (struct Metrics){0};
-    FILE *file = fopen(path, "re");
-    if (!file) return error_set(err, "%s: cannot be opened: %s", path, strerror(errno));
+    FILE *file = file_open_stream(path, err);
+    if (!file) return false;
     metrics->curves = xcalloc(METRICS_MAX_CURVES * sizeof *metrics->curves);
     char *line = xmalloc(METRICS_MAX_LINE_BYTES);
     bool read = read_lines(metrics, file, line, err);

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "dtype.h"
 
@@ -65,6 +66,11 @@ struct Backend {
     void (*memory_free)(const struct Backend *be, void *memory);
     /* Operations called from here on see what upload_start has brought (ops_memory.h). */
     void (*upload_wait)(const struct Backend *be);
+    /* The host waits until all that download_start was called for is there; any thread may. */
+    void (*download_wait)(const struct Backend *be);
+    /* Host memory that a download_start can run to; NULL: the machine does not give so much. */
+    void *(*pinned_alloc)(const struct Backend *be, int64_t n_bytes);
+    void (*pinned_free)(const struct Backend *be, void *memory);
     /* Bytes that memory_alloc could still hand out; of a host, the memory that the machine has. */
     int64_t (*memory_available)(const struct Backend *be);
     /* What it runs on, in a line: "cpu", or a device with the versions of its libraries. */
@@ -99,6 +105,16 @@ static inline void backend_run_once(const struct Backend *be, void (*region)(voi
 static inline struct LearnedRegions backend_learned_none(const struct Backend *be) {
     (void)be;
     return (struct LearnedRegions){0, 0, 0};
+}
+
+/* pinned_alloc and pinned_free where nothing runs beside. */
+static inline void *backend_host_alloc(const struct Backend *be, int64_t n_bytes) {
+    (void)be;
+    return malloc((size_t)n_bytes);
+}
+static inline void backend_host_free(const struct Backend *be, void *memory) {
+    (void)be;
+    free(memory);
 }
 
 static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {

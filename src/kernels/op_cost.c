@@ -77,6 +77,7 @@ static int64_t planes_of(struct GroupNormShape s) {
 #define COST_upload moved(n_bytes)
 #define COST_upload_start moved(n_bytes)
 #define COST_download moved(n_bytes)
+#define COST_download_start moved(n_bytes)
 #define COST_copy moved(2 * n_bytes)
 #define COST_copy_rows moved(2 * n_rows *row_bytes)
 #define COST_zero moved(n_bytes)

@@ -77,10 +77,10 @@ static void forward_blocks(void *context) {
 }
 
 /* A pass of which nothing is kept finds the same memory each time it comes: what it needs of the
- * arena it gives back.  With hooks, weights come and go instead of staying where they are; and what
- * parts exchange, nobody else could do for them. */
-static bool comes_often(const struct BlockPass *pass, enum Keep keep) {
-    return keep == KEEP_NOTHING && !pass->weights->hooks.acquire && !pass->split;
+ * arena it gives back, and weights are where they were, if they stay at all.  What parts exchange,
+ * nobody else could do for them. */
+static bool comes_often(const struct BlockPass *pass, enum Keep keep, bool units_stay) {
+    return keep == KEEP_NOTHING && units_stay && !pass->split;
 }
 
 Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g, Act *x,
@@ -94,7 +94,8 @@ Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g
     tape->skip = skip;
     struct ForwardRun run = {
         .pass = pass, .geometry = g, .in = x, .taps = taps, .arena = arena, .tape = tape};
-    if (comes_often(pass, keep))
+    bool units_stay = unit_pass_begins(pass->weights);
+    if (comes_often(pass, keep, units_stay))
         be->run_often(be, forward_blocks, &run);
     else
         forward_blocks(&run);

@@ -25,6 +25,9 @@ struct UnitMemory {
 /* Called as units are used; any may be NULL. */
 struct UnitHooks {
     void *context;
+    /* A pass through a network's blocks begins: whether all of its units are there, and stay where they
+     * are until the weights change. */
+    bool (*pass_begins)(void *context);
     /* backward: the unit's gradient will be added to, too */
     void (*acquire)(void *context, int unit, bool backward);
     void (*release)(void *context, int unit);
@@ -108,6 +111,11 @@ void weights_get(const struct Weights *weights, int param, float *host);
 /* Host [table->n_elems] -> weights_put of every tensor, weights_refresh. */
 void weights_upload(struct Weights *weights, const float *host);
 
+/* Units that nobody brings are always there. */
+static inline bool unit_pass_begins(const struct Weights *weights) {
+    if (weights->hooks.pass_begins) return weights->hooks.pass_begins(weights->hooks.context);
+    return !weights->hooks.acquire;
+}
 static inline void unit_acquire(const struct Weights *weights, int unit) {
     if (weights->hooks.acquire) weights->hooks.acquire(weights->hooks.context, unit, false);
 }

@@ -190,7 +190,7 @@ static bool measure_reads(struct CheckpointBench *b, double seconds[N_READS], st
         for (int r = 0; r < N_READS; r++) {
             if (!reads[r].cached) drop_files(b);
             double start = wall_seconds();
-            if (!reads[r].run(b, reads[r].many ? 2 * omp_get_max_threads() : 1, err)) return false;
+            if (!reads[r].run(b, reads[r].many ? 1 + omp_get_max_threads() : 1, err)) return false;
             samples[r][n] = wall_seconds() - start;
         }
     for (int r = 0; r < N_READS; r++) seconds[r] = bench_choose(b->report, samples[r], n);

@@ -25,18 +25,32 @@ struct Comm *comm_for_backend(struct Comm *host, const struct Backend *be) {
     return strcmp(be->name, "cuda") == 0 ? comm_nccl_create(host, be) : host;
 }
 
-bool comm_agree(struct Comm *comm, bool ok, const struct Error *err, int *exit_code) {
-    /* failed[r] != 0: rank r failed, with that exit code */
+/* The lowest rank that is not ok, or n_ranks. */
+static int first_failed(struct Comm *comm, bool ok) {
     double *failed = xcalloc((size_t)comm->n_ranks * sizeof *failed);
-    if (!ok) failed[comm->rank] = err->exit_code;
+    if (!ok) failed[comm->rank] = 1;
     comm->sum_f64(comm, failed, comm->n_ranks);
     int first = 0;
     while (first < comm->n_ranks && failed[first] == 0.0) first++;
-    bool all_ok = first == comm->n_ranks;
-    if (!all_ok) *exit_code = (int)failed[first];
-    if (first == comm->rank) error_report(err);
     free(failed);
-    return all_ok;
+    return first;
+}
+
+bool comm_share_error(struct Comm *comm, bool ok, struct Error *err) {
+    int first = first_failed(comm, ok);
+    if (first < comm->n_ranks) comm->broadcast(comm, err, sizeof *err, first);
+    return first == comm->n_ranks;
+}
+
+bool comm_agree(struct Comm *comm, bool ok, const struct Error *err, int *exit_code) {
+    int first = first_failed(comm, ok);
+    if (first == comm->n_ranks) return true;
+    if (first == comm->rank) {
+        *exit_code = err->exit_code;
+        error_report(err);
+    }
+    comm->broadcast(comm, exit_code, sizeof *exit_code, first);
+    return false;
 }
 
 _Noreturn void comm_fail(struct Comm *comm, const struct Error *err) {

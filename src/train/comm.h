@@ -84,8 +84,12 @@ struct Comm *comm_create(struct Error *err);
  * is another than `host` the caller destroys it first. */
 struct Comm *comm_for_backend(struct Comm *host, const struct Backend *be);
 
-/* Whether all ranks are fine.  The lowest rank that is not prints its error; every rank gets that
- * one's exit code in *exit_code.  Collective. */
+/* Whether all ranks are fine.  If not, *err becomes that of the lowest rank that is not; nothing is
+ * printed.  Collective. */
+bool comm_share_error(struct Comm *comm, bool ok, struct Error *err);
+
+/* The same, where a run ends: the rank that is not prints its error, and every rank gets that one's
+ * exit code in *exit_code. */
 bool comm_agree(struct Comm *comm, bool ok, const struct Error *err, int *exit_code);
 
 /* An error that only this rank knows of, in the middle of a step: prints it and ends all ranks. */

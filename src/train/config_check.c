@@ -226,8 +226,6 @@ static bool check_parallel(const struct Config *config, struct Error *err) {
     const struct Rule rules[] = {
         {config->model.num_heads % p->sequence == 0, "parallel.sequence model.num_heads",
          "parallel.sequence must divide model.num_heads"},
-        {p->shard != SHARD_FULL || config->train.stage != STAGE_KD, "parallel.shard train.stage",
-         "parallel.shard full is not for train.stage kd, whose ranks make their pairs alone"},
         {p->replicas == 1 || p->shard != SHARD_NONE, "parallel.replicas parallel.shard",
          "parallel.replicas above 1 needs parallel.shard optimizer or full"}};
     return CHECK_RULES(config, rules, err);

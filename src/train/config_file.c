@@ -1,36 +1,36 @@
-/* Reads up to one byte more than the limit, so that it holds for pipes and devices too. */
 #include "config_file.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-static bool read_open(struct ConfigFile *file, FILE *in, const char *path, struct Error *err) {
+#include "data/file_io.h"
+
+static bool read_open(struct ConfigFile *file, int fd, int64_t n_bytes, const char *path,
+                      struct Error *err) {
     struct stat status;
-    if (fstat(fileno(in), &status) != 0)
-        return error_set(err, "cannot read %s: %s", path, strerror(errno));
-    if (S_ISDIR(status.st_mode))
-        return error_set(err, "cannot read %s: expected a YAML file, got a directory", path);
+    if (n_bytes > CONFIG_FILE_MAX_BYTES)
+        return error_set(err, "%s: expected a configuration of at most %d bytes, got %lld", path,
+                         CONFIG_FILE_MAX_BYTES, (long long)n_bytes);
+    if (fstat(fd, &status) != 0)
+        return error_set(err, "%s: cannot be read: %s", path, strerror(errno));
     file->device = status.st_dev;
     file->inode = status.st_ino;
-    file->n_bytes = fread(file->text, 1, CONFIG_FILE_MAX_BYTES + 1, in);
-    if (ferror(in)) return error_set(err, "cannot read %s: %s", path, strerror(errno));
-    if (file->n_bytes > CONFIG_FILE_MAX_BYTES)
-        return error_set(err,
-                         "cannot read %s: expected a configuration of at most %d bytes, got more",
-                         path, CONFIG_FILE_MAX_BYTES);
-    return true;
+    file->n_bytes = (size_t)n_bytes;
+    file->text = xmalloc((size_t)n_bytes + 1);
+    return file_read_at(fd, path, file->text, n_bytes, 0, err);
 }
 
 bool config_file_read(struct ConfigFile *file, const char *path, struct Error *err) {
+    int fd;
+    int64_t n_bytes;
     *file = (struct ConfigFile){0};
-    FILE *in = fopen(path, "rb");
-    if (!in) return error_set(err, "cannot open %s: %s", path, strerror(errno));
-    file->text = xmalloc(CONFIG_FILE_MAX_BYTES + 1);
-    bool ok = read_open(file, in, path, err);
-    fclose(in);
+    if (!file_open_read(path, &fd, &n_bytes, err)) return false;
+    bool ok = read_open(file, fd, n_bytes, path, err);
+    close(fd);
     if (!ok) config_file_free(file);
     return ok;
 }

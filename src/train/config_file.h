@@ -17,8 +17,8 @@ struct ConfigFile {
     ino_t inode;
 };
 
-/* Reads a whole file.  Missing, a directory, unreadable or larger than the limit: an error that
- * names the path, and nothing to free. */
+/* Reads a whole file.  Missing, unreadable, no regular file (a pipe may never end) or larger than the
+ * limit: an error that names the path, and nothing to free. */
 bool config_file_read(struct ConfigFile *file, const char *path, struct Error *err);
 void config_file_free(struct ConfigFile *file);
 

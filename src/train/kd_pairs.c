@@ -55,16 +55,9 @@ struct Sampler kd_pair_sampler(const struct Networks *nets) {
     return sampler;
 }
 
-/* The sampler's arena, from a run over the plan backend. */
-static int64_t pair_arena_bytes(const struct Networks *nets, int64_t batch) {
-    struct Backend *plan = backend_plan_create(nets->be->act_dtype);
-    struct Networks planned;
-    networks_init(&planned, nets->config, plan, nets->plan, nets->geometry.video);
-    struct Sampler sampler = kd_pair_sampler(&planned);
-    int64_t n_bytes = sampler_arena_bytes(&sampler, batch);
-    networks_free(&planned);
-    plan->destroy(plan);
-    return n_bytes;
+int64_t kd_pairs_arena_bytes(const struct Networks *planned) {
+    struct Sampler sampler = kd_pair_sampler(planned);
+    return sampler_arena_bytes(&sampler, planned->config->train.micro_batch);
 }
 
 static struct DatasetWriter *part_writer(const struct Networks *nets, struct Dataset *prompts,
@@ -91,85 +84,135 @@ static struct DatasetWriter *part_writer(const struct Networks *nets, struct Dat
     return dataset_writer_open(path, &spec, err);
 }
 
-/* Samples and appends the pairs first .. first + set->n - 1, whose prompts `set` holds. */
-static bool append_pairs(const struct Sampler *sampler, struct Arena *arena,
-                         const struct PromptSet *set, int64_t first, float *clips,
-                         struct DatasetWriter *writer, struct Error *err) {
-    int64_t n_text = set->text_len * set->text_dim, n_video = networks_latent_elems(sampler->nets);
-    sampler_run(sampler,
-                (struct SampleSet){.first = first,
+/* This rank's, while it is made. */
+struct Part {
+    struct Learner *learner;
+    struct Sampler sampler;
+    struct Dataset *prompts;
+    struct DatasetWriter *writer; /* NULL: it was there already */
+    float *negative;              /* the negative prompt */
+    float *clips;                 /* of a batch */
+    int64_t at, end;              /* pairs to make */
+};
+
+static bool folder_there(const struct Config *config, struct Error *err) {
+    char *folder = pairs_folder(config);
+    bool ok = mkdir(folder, 0777) == 0 || errno == EEXIST ||
+              error_set(err, "%s: cannot make this folder: %s", folder, strerror(errno));
+    free(folder);
+    return ok;
+}
+
+static bool part_open(struct Part *p, struct Learner *l, struct Dataset *prompts,
+                      const struct Comm *comm, struct Error *err) {
+    const struct Networks *nets = &l->nets;
+    const struct Config *config = nets->config;
+    int64_t first = part_start(config, comm, comm->rank);
+    int64_t n = part_start(config, comm, comm->rank + 1) - first;
+    int64_t n_clips = config->train.micro_batch * networks_latent_elems(nets);
+    *p = (struct Part){.learner = l,
+                       .sampler = kd_pair_sampler(nets),
+                       .prompts = prompts,
+                       .negative = xcalloc((size_t)networks_text_elems(nets) * sizeof *p->negative),
+                       .clips = xmalloc((size_t)n_clips * sizeof *p->clips)};
+    if (!folder_there(config, err)) return false;
+    struct stat info;
+    char *path = part_path(config, first, n);
+    bool there = stat(path, &info) == 0;
+    if (!there && dataset_read_negative(prompts, config->model.text_len, p->negative, err)) {
+        if (comm->rank == 0) printf("the teacher makes %lld pairs\n", (long long)config->kd.pairs);
+        p->at = first;
+        p->end = first + n;
+        p->writer = part_writer(nets, prompts, p->negative, path, err);
+    }
+    free(path);
+    return there || p->writer;
+}
+
+/* The part stays if it is complete, whatever became of other ranks' parts. */
+static bool part_close(struct Part *p, bool ok, struct Error *err) {
+    if (p->writer && ok && p->at == p->end)
+        ok = dataset_writer_finish(p->writer, err);
+    else
+        dataset_writer_discard(p->writer);
+    free(p->negative);
+    free(p->clips);
+    return ok;
+}
+
+/* Those of the next batch, which does not go over the end of the data; none are left: n = 0. */
+static bool next_prompts(const struct Part *p, struct PromptSet *set, struct Error *err) {
+    const struct Config *config = p->learner->config;
+    int64_t n_prompts = dataset_info(p->prompts)->n_samples, prompt = p->at % n_prompts;
+    int64_t n = p->end - p->at;
+    if (n > config->train.micro_batch) n = config->train.micro_batch;
+    if (n > n_prompts - prompt) n = n_prompts - prompt;
+    return n == 0 || prompt_set_of_samples(set, p->prompts, prompt, n, config->model.text_len, err);
+}
+
+/* Samples and appends the pairs whose prompts `set` holds. */
+static bool append_pairs(struct Part *p, const struct PromptSet *set, struct Error *err) {
+    int64_t n_text = set->text_len * set->text_dim;
+    int64_t n_video = networks_latent_elems(p->sampler.nets);
+    sampler_run(&p->sampler,
+                (struct SampleSet){.first = p->at,
                                    .n = set->n,
                                    .text = set->text,
                                    .neg_text = set->neg_text,
-                                   .clips = clips},
-                set->n, arena);
+                                   .clips = p->clips},
+                set->n, &p->learner->arena);
+    p->at += set->n;
     for (int64_t i = 0; i < set->n; i++) {
         const float *text = set->text + i * n_text;
-        if (!dataset_writer_append(writer, set->prompts[i], clips + i * n_video, text,
+        if (!dataset_writer_append(p->writer, set->prompts[i], p->clips + i * n_video, text,
                                    prompt_text_rows(text, set->text_len, set->text_dim), err))
             return false;
     }
     return true;
 }
 
-/* Makes the pairs first .. first + n - 1, a micro-batch at a time. */
-static bool write_pairs(const struct Networks *nets, struct Dataset *prompts, int64_t first, int64_t n,
-                        struct DatasetWriter *writer, struct Watchdog *watchdog, struct Error *err) {
-    struct Sampler sampler = kd_pair_sampler(nets);
-    struct Arena arena;
-    int64_t batch = nets->config->train.micro_batch, n_prompts = dataset_info(prompts)->n_samples;
-    float *clips = xmalloc((size_t)(batch * networks_latent_elems(nets)) * sizeof *clips);
-    bool ok = true;
-    arena_init(&arena, nets->be, pair_arena_bytes(nets, batch));
-    for (int64_t at = first; ok && at < first + n;) {
-        /* a run of prompts that does not go over the end of the data */
-        int64_t prompt = at % n_prompts, run = first + n - at;
-        if (run > batch) run = batch;
-        if (run > n_prompts - prompt) run = n_prompts - prompt;
+/* Where ranks hold shares of the teacher none can run it alone: one that has no pair left to make runs
+ * it all the same, for nothing. */
+static void help_others(struct Part *p) {
+    if (p->sampler.nets->weights[ROLE_TEACHER].share.n_shares == 1) return;
+    sampler_run(&p->sampler,
+                (struct SampleSet){
+                    .n = 1, .text = p->negative, .neg_text = p->negative, .clips = p->clips},
+                1, &p->learner->arena);
+}
+
+/* How it goes on all ranks together. */
+struct Round {
+    double failed, busy; /* numbers of ranks */
+};
+
+/* Batch by batch on all ranks at once, until none has any left or one has failed. */
+static bool make_pairs(struct Part *p, bool ok, struct Comm *comm, struct Watchdog *watchdog,
+                       struct Error *err) {
+    for (bool go = true; go;) {
         struct PromptSet set = {0};
-        ok = prompt_set_of_samples(&set, prompts, prompt, run, nets->config->model.text_len, err) &&
-             append_pairs(&sampler, &arena, &set, at, clips, writer, err) &&
-             run_signals_none_early(err);
+        ok = ok && next_prompts(p, &set, err) && run_signals_none_early(err);
+        struct Round round = {.failed = !ok, .busy = set.n > 0};
+        watchdog_enter(watchdog, PHASE_REDUCE);
+        comm->sum_f64(comm, (double *)&round, 2);
+        watchdog_enter(watchdog, PHASE_PAIRS);
+        go = round.failed == 0.0 && round.busy > 0.0;
+        if (go) learner_begin_pairs(p->learner);
+        if (go && set.n)
+            ok = append_pairs(p, &set, err);
+        else if (go)
+            help_others(p);
         prompt_set_free(&set);
-        watchdog_alive(watchdog);
-        at += run;
     }
-    arena_free(&arena);
-    free(clips);
     return ok;
 }
 
-static bool make_part(const struct Networks *nets, struct Dataset *prompts, const char *path,
-                      int64_t first, int64_t n, struct Watchdog *watchdog, struct Error *err) {
-    struct DatasetWriter *writer = NULL;
-    float *negative = xmalloc((size_t)networks_text_elems(nets) * sizeof *negative);
-    bool ok = dataset_read_negative(prompts, nets->config->model.text_len, negative, err);
-    if (ok) writer = part_writer(nets, prompts, negative, path, err);
-    ok = ok && writer && write_pairs(nets, prompts, first, n, writer, watchdog, err);
-    if (ok)
-        ok = dataset_writer_finish(writer, err);
-    else
-        dataset_writer_discard(writer);
-    free(negative);
-    return ok;
-}
-
-bool kd_pairs_make(const struct Networks *nets, struct Dataset *prompts, const struct Comm *comm,
+bool kd_pairs_make(struct Learner *learner, struct Dataset *prompts, struct Comm *comm,
                    struct Watchdog *watchdog, struct Error *err) {
-    const struct Config *config = nets->config;
-    int64_t first = part_start(config, comm, comm->rank);
-    int64_t n = part_start(config, comm, comm->rank + 1) - first;
-    char *folder = pairs_folder(config), *path = part_path(config, first, n);
-    struct stat info;
-    bool ok = mkdir(folder, 0777) == 0 || errno == EEXIST ||
-              error_set(err, "%s: cannot make this folder: %s", folder, strerror(errno));
-    if (ok && stat(path, &info) != 0) {
-        if (comm->rank == 0) printf("the teacher makes %lld pairs\n", (long long)config->kd.pairs);
-        ok = make_part(nets, prompts, path, first, n, watchdog, err);
-    }
-    free(path);
-    free(folder);
-    return ok;
+    struct Part part;
+    bool ok = part_open(&part, learner, prompts, comm, err);
+    ok = make_pairs(&part, ok, comm, watchdog, err);
+    return part_close(&part, ok, err);
 }
 
 struct Dataset *kd_pairs_open(const struct Config *config, const struct Comm *comm,

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "train/optimizer.h"
+#include "train/phase_timer.h"
 #include "train/token_exchange.h"
 
 /* Frozen roles are divided only where all weights are. */
@@ -25,7 +26,7 @@ static void join_optimizer(struct Learner *l) {
         struct Weights *w = &l->nets.weights[role];
         if (!l->nets.plan.trained[role]) continue;
         bool borrows = role == ROLE_FAKE && !(w->parts & WEIGHTS_GRAD);
-        unit_traffic_optimizer(&l->traffic[role], l->parallel, w,
+        unit_traffic_optimizer(&l->traffic[role], l->parallel, &l->passes, w,
                                borrows ? &l->traffic[ROLE_STUDENT] : NULL);
     }
 }
@@ -108,6 +109,10 @@ void learner_aside(struct Learner *l) {
     if (l->ring) unit_ring_begin(l->ring, -1);
 }
 
+void learner_begin_pairs(struct Learner *l) {
+    if (l->ring) unit_ring_begin(l->ring, STEP_KIND_COUNT);
+}
+
 void learner_swap_average(struct Learner *l) {
     enum Role role = l->nets.plan.main;
     struct Weights *w = &l->nets.weights[role];
@@ -150,7 +155,22 @@ double learner_gradient_norm(struct Learner *l, enum Role role) {
     return sqrt(squared);
 }
 
+/* Masters, moments and average change from here on, and nothing else changes them: what a save copies
+ * of them must have arrived. */
+static void await_copies(struct Learner *l) {
+    double start = wall_seconds();
+    l->nets.be->download_wait(l->nets.be);
+    l->held_seconds += wall_seconds() - start;
+}
+
 void learner_update(struct Learner *l, enum Role role, int64_t iteration, int64_t step, double norm) {
+    await_copies(l);
     optimizer_update(l->config, &l->nets.weights[role], role, iteration, step, norm);
     l->traffic[role].updated(l->traffic[role].state);
+}
+
+double learner_take_held(struct Learner *l) {
+    double seconds = l->held_seconds;
+    l->held_seconds = 0.0;
+    return seconds;
 }

@@ -19,11 +19,13 @@ struct Learner {
     const struct Parallel *parallel;
     struct Networks nets;
     struct UnitRing *ring;                 /* parallel.shard full, else NULL */
+    struct PassWatch passes;               /* read by parallel.shard optimizer */
     struct UnitTraffic traffic[ROLE_COUNT]; /* of roles that are trained, or not whole */
     struct BatchBuffers batch;
     struct Arena arena;
     struct StepTapes *tapes;
     double *scratch; /* device: one double */
+    double held_seconds; /* see learner_take_held */
 };
 
 /* A pass of an iteration. */
@@ -55,6 +57,8 @@ bool learner_trains(const struct Learner *l, enum StepKind kind, enum Role role)
 void learner_begin(struct Learner *l, enum StepKind kind);
 /* Before passes that are no iteration. */
 void learner_aside(struct Learner *l);
+/* Before each batch of KD's pairs, which all ask for the same units. */
+void learner_begin_pairs(struct Learner *l);
 /* Where weights are in shares: exchanges those of the main role with their average, if there is one, for
  * products to read.  Collective.  Of whole weights a sampler reads the average by itself. */
 void learner_swap_average(struct Learner *l);
@@ -65,7 +69,10 @@ struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const str
 void learner_sum(struct Learner *l, enum StepKind kind);
 /* The global norm of the role's gradient. */
 double learner_gradient_norm(struct Learner *l, enum Role role);
-/* AdamW and EMA; `step` counts the role's updates from 1. */
+/* AdamW and EMA, once downloads that have been started (ops_memory.h) are there; `step` counts the
+ * role's updates from 1. */
 void learner_update(struct Learner *l, enum Role role, int64_t iteration, int64_t step, double norm);
+/* For how long updates have waited for such downloads since this was asked last. */
+double learner_take_held(struct Learner *l);
 
 #endif

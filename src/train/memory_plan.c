@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "train/comm_plan.h"
+#include "train/kd_pairs.h"
 #include "train/preview.h"
 #include "train/trainer.h"
 
@@ -54,8 +55,10 @@ struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShap
     plan.units = learner_unit_bytes(&learner);
     plan.batch -= plan.units;
     plan.step = step_peak(&learner);
-    int64_t preview = preview_arena_bytes(nets);
+    int64_t preview = preview_arena_bytes(nets), pairs = 0;
+    if (config->train.stage == STAGE_KD) pairs = kd_pairs_arena_bytes(nets);
     if (preview > plan.step) plan.step = preview;
+    if (pairs > plan.step) plan.step = pairs;
     learner_free(&learner);
     parallel_close(&parallel);
     world->destroy(world);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/file_io.h"
 
 /* ---- the file ---- */
 
@@ -19,23 +20,35 @@ static int64_t iteration_of(const char *line) {
     return value;
 }
 
-/* Copies the lines of iterations before `first` to a new file in the place of the old. */
-static bool keep_lines_before(const char *path, int64_t first, struct Error *err) {
-    FILE *in = fopen(path, "r");
-    if (!in) return errno == ENOENT || error_set(err, "%s: %s", path, strerror(errno));
-    char *partial = xprintf("%s.partial", path), *line = NULL;
-    size_t capacity = 0;
-    FILE *out = fopen(partial, "w");
-    bool ok = out != NULL;
-    while (ok && getline(&line, &capacity, in) > 0) {
+/* Copies the lines of iterations before `first`, of which a crash may have cut off the last one's end. */
+static bool copy_lines_before(FILE *out, FILE *in, int64_t first, struct Error *err) {
+    enum { MAX_LINE_BYTES = 1 << 16 }; /* ours have one or two thousand */
+    char line[MAX_LINE_BYTES];
+    bool ok = true;
+    for (int64_t number = 1; ok && fgets(line, sizeof line, in); number++) {
+        size_t n_bytes = strcspn(line, "\n");
+        if (line[n_bytes] != '\n' && !feof(in))
+            return error_set(err, "line %lld holds a NUL or has more than %d bytes",
+                             (long long)number, MAX_LINE_BYTES - 2);
+        line[n_bytes] = '\0';
         int64_t iteration = iteration_of(line);
-        if (iteration >= 0 && iteration < first) ok = fputs(line, out) >= 0;
+        if (iteration >= 0 && iteration < first) ok = fprintf(out, "%s\n", line) > 0;
     }
-    if (out && fclose(out) != 0) ok = false;
-    ok = ok && rename(partial, path) == 0;
-    if (!ok) error_set(err, "%s: %s", partial, strerror(errno));
+    return (ok && !ferror(in)) || error_set(err, "%s", strerror(errno));
+}
+
+/* Puts a new file with the lines of iterations before `first` in the place of the old. */
+static bool keep_lines_before(const char *path, int64_t first, struct Error *err) {
+    if (access(path, F_OK) != 0 && errno == ENOENT) return true;
+    FILE *in = file_open_stream(path, err);
+    if (!in) return false;
+    char *partial = xprintf("%s.partial", path);
+    FILE *out = fopen(partial, "w");
+    bool ok = out ? copy_lines_before(out, in, first, err) : error_set(err, "%s", strerror(errno));
+    if (out && fclose(out) != 0 && ok) ok = error_set(err, "%s", strerror(errno));
+    if (ok && rename(partial, path) != 0) ok = error_set(err, "%s", strerror(errno));
+    if (!ok) error_prefix(err, "%s", path);
     if (!ok && out) unlink(partial);
-    free(line);
     free(partial);
     fclose(in);
     return ok;

@@ -24,6 +24,11 @@ void phase_timer_end(struct PhaseTimer *timer, enum Phase phase) {
     timer->last = now;
 }
 
+void phase_timer_move(struct PhaseTimer *timer, enum Phase from, enum Phase to, double seconds) {
+    timer->seconds[from] -= seconds;
+    timer->seconds[to] += seconds;
+}
+
 double phase_timer_total(const struct PhaseTimer *timer) {
     double total = 0.0;
     for (int i = 0; i < PHASE_COUNT; i++) total += timer->seconds[i];

@@ -30,6 +30,8 @@ struct PhaseTimer {
 void phase_timer_begin(struct PhaseTimer *timer);
 /* Books the time since the last call on `phase`. */
 void phase_timer_end(struct PhaseTimer *timer, enum Phase phase);
+/* What was booked on one phase was another's. */
+void phase_timer_move(struct PhaseTimer *timer, enum Phase from, enum Phase to, double seconds);
 double phase_timer_total(const struct PhaseTimer *timer);
 
 #endif

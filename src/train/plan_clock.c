@@ -19,7 +19,8 @@ static double reached_flops(const struct Machine *m, enum Op op) {
 }
 
 static double reached_bandwidth(const struct Machine *m, enum Op op) {
-    bool host = op == OP_upload || op == OP_upload_start || op == OP_download;
+    bool host = op == OP_upload || op == OP_upload_start || op == OP_download ||
+                op == OP_download_start;
     return host ? m->host_bandwidth : m->memory_bandwidth * m->reached.memory;
 }
 

@@ -1,21 +1,10 @@
 #include "train/plan_run.h"
 
-#include "train/kd_pairs.h"
-
-/* In which KD's teacher makes a GPU's share of the pairs, train.micro_batch at a time. */
+/* In which KD's teacher makes a GPU's share of the pairs. */
 static double pairs_seconds(const struct Config *config, const struct PlanTarget *target) {
-    struct Backend *be = backend_plan_create(target->act_dtype);
-    struct Networks nets;
-    int64_t batch = config->train.micro_batch;
-    double share = (double)config->kd.pairs / target->n_gpus;
-    networks_init(&nets, config, be, networks_plan(config), target->video);
-    struct Sampler sampler = kd_pair_sampler(&nets);
-    backend_plan_set_clock(be, plan_clock(target->machine));
-    sampler_arena_bytes(&sampler, batch); /* runs a batch */
-    double seconds = backend_plan_now(be) * share / (double)batch;
-    networks_free(&nets);
-    be->destroy(be);
-    return seconds;
+    double n_batches =
+        (double)config->kd.pairs / target->n_gpus / (double)config->train.micro_batch;
+    return n_batches * plan_pairs_make(config, target).seconds;
 }
 
 static void plan_steps(struct Plan *plan) {

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/kd_pairs.h"
+
 const char *plan_phase_name(enum PlanPhase phase) {
     static const char *const names[PLAN_PHASES] = {
         "zero gradients", "forward", "forward again, for backward", "backward",
@@ -259,4 +261,22 @@ struct PlanStep plan_step_make(const struct Config *config, const struct PlanTar
     step.phases[PLAN_FORWARD] = once.phases[PLAN_FORWARD];
     step.model_flops = once.model_flops;
     return step;
+}
+
+static struct PlanPairs rehearse_pairs(struct Rehearsal *r) {
+    double begin = backend_plan_now(r->be);
+    comm_plan_reset(r->comm);
+    learner_begin_pairs(&r->learner);
+    kd_pairs_arena_bytes(&r->learner.nets); /* runs a batch */
+    struct PlanTraffic traffic = comm_plan_traffic(r->comm);
+    return (struct PlanPairs){backend_plan_now(r->be) - begin + traffic.exposed_seconds, traffic};
+}
+
+struct PlanPairs plan_pairs_make(const struct Config *config, const struct PlanTarget *target) {
+    struct Rehearsal r;
+    rehearsal_init(&r, config, target);
+    rehearse_pairs(&r); /* learns the order of units */
+    struct PlanPairs pairs = rehearse_pairs(&r);
+    rehearsal_free(&r);
+    return pairs;
 }

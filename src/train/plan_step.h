@@ -58,4 +58,11 @@ void plan_tally_add(struct OpTally *sum, struct OpTally more, int64_t n);
 struct PlanStep plan_step_make(const struct Config *config, const struct PlanTarget *target,
                                enum StepKind kind);
 
+/* Of one GPU and a batch of train.micro_batch of KD's pairs, when the order of units is known. */
+struct PlanPairs {
+    double seconds;
+    struct PlanTraffic traffic;
+};
+struct PlanPairs plan_pairs_make(const struct Config *config, const struct PlanTarget *target);
+
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "data/atomic_file.h"
+#include "data/file_io.h"
 #include "train/phase_timer.h"
 
 /* ---- the environment ---- */
@@ -127,7 +128,8 @@ static bool find_in_file(const void *context, struct StarAddress *address) {
     unsigned long long key;
     int at = 0;
     char line[sizeof address->where + 64] = "";
-    FILE *file = fopen(place->path, "re");
+    struct Error ignored; /* not there yet, or not any more */
+    FILE *file = file_open_stream(place->path, &ignored);
     bool found = file && fgets(line, sizeof line, file) &&
                  sscanf(line, "tmd-rendezvous %llx %n", &key, &at) == 1 && at && key == place->job;
     if (file) fclose(file);

@@ -11,7 +11,7 @@
 #include "train/weights_file.h"
 
 /* What the kinds that are no training step evaluate. */
-enum ReplayKind { REPLAY_STEP, REPLAY_DIT, REPLAY_SAMPLE, REPLAY_TEACHER_SAMPLE };
+enum ReplayKind { REPLAY_STEP, REPLAY_DIT, REPLAY_SAMPLE, REPLAY_TEACHER_SAMPLE, REPLAY_ADAMW };
 
 struct Replay {
     struct ReplayCase files;
@@ -30,12 +30,20 @@ static bool has_discriminator(const struct Replay *r) {
     const struct Config *config = &r->files.config;
     enum DiscriminatorType type = config->discriminator.type;
     if (config_is_adversarial(config)) return true;
-    if (type == DISCRIMINATOR_NONE || discriminator_starved_layer(type, r->files.video) >= 0)
+    if (type == DISCRIMINATOR_NONE || config->discriminator.features.n == 0 ||
+        discriminator_starved_layer(type, r->files.video) >= 0)
         return false;
     char *path = xprintf("%s/discriminator.safetensors", r->files.folder);
     bool there = access(path, F_OK) == 0;
     free(path);
     return there;
+}
+
+/* What holds of a discriminator with weight must hold of one without that is evaluated. */
+static bool check_weightless(const struct Replay *r, struct Error *err) {
+    struct Config weighted = r->files.config;
+    weighted.stage2.gan_weight = 1.0;
+    return !has_discriminator(r) || config_check(&weighted, err);
 }
 
 static struct NetworksPlan plan_of(const struct Replay *r) {
@@ -185,6 +193,7 @@ static bool run_kind(struct Replay *r, struct Error *err) {
     case REPLAY_DIT: return run_dit(r, err);
     case REPLAY_SAMPLE: return run_sample(r, err);
     case REPLAY_TEACHER_SAMPLE: return run_teacher_sample(r, err);
+    case REPLAY_ADAMW: break; /* no model case */
     }
     return false;
 }
@@ -221,43 +230,44 @@ static bool run_on(struct Replay *r, const struct Backend *be, int64_t arena_byt
 static bool run_adamw(const struct ReplayCase *f, const struct Backend *be, struct TensorList *out,
                       struct Error *err) {
     const struct OptimizerConfig *o = &f->config.optimizer;
-    int64_t param = safetensors_find(f->inputs, "param"), grads = safetensors_find(f->inputs, "grads");
-    if (param < 0 || grads < 0)
-        return error_set(err, "%s: inputs 'param' and 'grads' are needed", f->inputs_path);
-    const struct SafetensorsInfo *g_info = safetensors_info(f->inputs, grads);
-    int64_t n = safetensors_info(f->inputs, param)->n_elems;
-    if (g_info->n_dims != 2 || g_info->shape[1] != n)
-        return error_set(err, "%s: 'grads' must be [steps, %lld] like 'param'", f->inputs_path,
-                         (long long)n);
-    int64_t n_bytes = n * (int64_t)sizeof(float), steps = g_info->shape[0];
-    float *host = xmalloc((size_t)(n_bytes * (steps > 1 ? steps : 1)));
+    int64_t n = -1;
+    float *param, *grads;
+    if (!replay_case_read(f, "param", 1, &n, &param, err)) return false;
+    int64_t shape[] = {-1, n}, n_bytes = n * (int64_t)sizeof *param;
+    if (!replay_case_read(f, "grads", 2, shape, &grads, err)) {
+        free(param);
+        return false;
+    }
     float *device[4]; /* w, g, m, v */
     for (int i = 0; i < 4; i++) device[i] = be->memory_alloc(be, n_bytes);
-    bool ok = safetensors_read_f32(f->inputs, param, host, err);
-    if (ok) be->upload(be, device[0], host, n_bytes);
-    ok = ok && safetensors_read_f32(f->inputs, grads, host, err);
     Act *compute = be->memory_alloc(be, n_bytes);
-    for (int64_t k = 0; ok && k < steps; k++) {
+    be->upload(be, device[0], param, n_bytes);
+    for (int64_t k = 0; k < shape[0]; k++) {
         struct AdamW how = {o->lr, o->betas[0], o->betas[1], o->eps, o->weight_decay, 1.0, k + 1};
-        be->upload(be, device[1], host + k * n, n_bytes);
+        be->upload(be, device[1], grads + k * n, n_bytes);
         be->adamw(be, device[0], compute, device[2], device[3], device[1], how, n);
     }
     static const char *const names[] = {"out.param", NULL, "out.m", "out.v"};
     for (int i = 0; i < 4; i++) {
-        if (ok && names[i])
+        if (names[i])
             be->download(be, tensor_list_add(out, names[i], 1, &n), device[i], n_bytes);
         be->memory_free(be, device[i]);
     }
     be->memory_free(be, compute);
-    free(host);
-    return ok;
+    free(param);
+    free(grads);
+    return true;
 }
 
-static bool parse_kind(struct Replay *r, const char *kind, struct Error *err) {
+static bool parse_kind(struct Replay *r, struct Error *err) {
+    const char *kind = r->files.config.kind;
     static const struct {
         const char *name;
         enum ReplayKind kind;
-    } kinds[] = {{"dit", REPLAY_DIT}, {"sample", REPLAY_SAMPLE}, {"teacher_sample", REPLAY_TEACHER_SAMPLE}};
+    } kinds[] = {{"dit", REPLAY_DIT},
+                 {"sample", REPLAY_SAMPLE},
+                 {"teacher_sample", REPLAY_TEACHER_SAMPLE},
+                 {"adamw", REPLAY_ADAMW}};
     r->kind = REPLAY_STEP;
     if (step_kind_parse(kind, &r->step)) return true;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -271,14 +281,14 @@ static bool parse_kind(struct Replay *r, const char *kind, struct Error *err) {
                      r->files.folder, kind);
 }
 
-static bool run_model_case(struct Replay *r, const char *kind, const struct Backend *be,
-                           struct TensorList *out, struct Error *err) {
+static bool run_model_case(struct Replay *r, const struct Backend *be, struct TensorList *out,
+                           struct Error *err) {
     struct Backend *plan = backend_plan_create(be->act_dtype);
     int64_t peak = 0;
-    bool noise_only = strstr(kind, "sample") != NULL;
-    bool ok = parse_kind(r, kind, err) &&
-              replay_case_shape(&r->files, noise_only ? "x1" : "x", err) &&
-              run_on(r, plan, -1, NULL, &peak, err) && run_on(r, be, peak, out, &peak, err);
+    bool noise_only = r->kind == REPLAY_SAMPLE || r->kind == REPLAY_TEACHER_SAMPLE;
+    bool ok = replay_case_shape(&r->files, noise_only ? "x1" : "x", err) &&
+              check_weightless(r, err) && run_on(r, plan, -1, NULL, &peak, err) &&
+              run_on(r, be, peak, out, &peak, err);
     plan->destroy(plan);
     return ok;
 }
@@ -290,12 +300,12 @@ bool replay_run(const char *folder, const struct Backend *be, struct TensorList 
         free(r);
         return false;
     }
-    const char *kind = r->files.config.kind;
     r->tapes = step_tapes_create();
     r->generator = xcalloc(sizeof *r->generator);
     r->wan = xcalloc(sizeof *r->wan);
-    bool ok = strcmp(kind, "adamw") == 0 ? run_adamw(&r->files, be, out, err)
-                                         : run_model_case(r, kind, be, out, err);
+    bool ok = parse_kind(r, err) && config_check(&r->files.config, err) &&
+              (r->kind == REPLAY_ADAMW ? run_adamw(&r->files, be, out, err)
+                                       : run_model_case(r, be, out, err));
     step_tapes_destroy(r->tapes);
     free(r->generator);
     free(r->wan);

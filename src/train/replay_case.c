@@ -1,5 +1,6 @@
 #include "train/replay_case.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +11,7 @@ bool replay_case_open(struct ReplayCase *rc, const char *folder, struct Error *e
     config_init(&rc->config);
     snprintf(path, sizeof path, "%s/case.yaml", folder);
     snprintf(rc->inputs_path, sizeof rc->inputs_path, "%s/inputs.safetensors", folder);
-    if (config_load(&rc->config, path, err) && config_check(&rc->config, err) &&
-        safetensors_open(rc->inputs_path, &rc->inputs, err))
+    if (config_load(&rc->config, path, err) && safetensors_open(rc->inputs_path, &rc->inputs, err))
         return true;
     config_free(&rc->config);
     return false;
@@ -22,21 +22,79 @@ void replay_case_close(struct ReplayCase *rc) {
     config_free(&rc->config);
 }
 
-/* The input `name` with exactly this shape; -1 in `shape` accepts any extent. */
+/* "[2, >=1, 4]": -1 is any extent. */
+static char *shape_text(int n_dims, const int64_t *shape) {
+    char *text = NULL;
+    size_t n_bytes;
+    FILE *out = open_memstream(&text, &n_bytes);
+    TMD_CHECK(out, "out of memory");
+    fputc('[', out);
+    for (int i = 0; i < n_dims; i++) {
+        if (i) fputs(", ", out);
+        if (shape[i] < 0)
+            fputs(">=1", out);
+        else
+            fprintf(out, "%lld", (long long)shape[i]);
+    }
+    fputc(']', out);
+    TMD_CHECK(fclose(out) == 0, "out of memory");
+    return text;
+}
+
+/* The input `name` with exactly this shape; -1 in `shape` accepts any extent but 0. */
 static bool find_input(const struct ReplayCase *rc, const char *name, int n_dims, const int64_t *shape,
                        int64_t *index, struct Error *err) {
     *index = safetensors_find(rc->inputs, name);
     if (*index < 0) return error_set(err, "%s: input '%s' is missing", rc->inputs_path, name);
     const struct SafetensorsInfo *info = safetensors_info(rc->inputs, *index);
-    if (info->n_dims != n_dims)
-        return error_set(err, "%s: input '%s' has %d dimensions, expected %d", rc->inputs_path, name,
-                         info->n_dims, n_dims);
-    for (int i = 0; i < n_dims; i++)
-        if (info->shape[i] < 1 || (shape[i] >= 0 && info->shape[i] != shape[i]))
-            return error_set(err, "%s: input '%s' has extent %lld in dimension %d, expected %lld",
-                             rc->inputs_path, name, (long long)info->shape[i], i,
-                             (long long)(shape[i] >= 0 ? shape[i] : 1));
-    return true;
+    bool fits = info->n_dims == n_dims;
+    for (int i = 0; fits && i < n_dims; i++)
+        fits = shape[i] < 0 ? info->shape[i] > 0 : info->shape[i] == shape[i];
+    if (fits) return true;
+    char *got = shape_text(info->n_dims, info->shape), *expected = shape_text(n_dims, shape);
+    error_set(err, "%s: input '%s' has the shape %s, expected %s", rc->inputs_path, name, got,
+              expected);
+    free(got);
+    free(expected);
+    return false;
+}
+
+/* The same; it must hold integers, or floating-point numbers. */
+static bool find_typed_input(const struct ReplayCase *rc, const char *name, bool integers,
+                             int n_dims, const int64_t *shape, int64_t *index, struct Error *err) {
+    if (!find_input(rc, name, n_dims, shape, index, err)) return false;
+    const struct SafetensorsInfo *info = safetensors_info(rc->inputs, *index);
+    bool floating = info->has_dtype && info->dtype != DTYPE_I64;
+    if (integers ? info->readable && !floating : floating) return true;
+    return error_set(err, "%s: input '%s' holds %s, expected %s", rc->inputs_path, name,
+                     info->dtype_text,
+                     integers ? "I64, I32, U8 or BOOL" : "F32, F64, BF16 or F16");
+}
+
+/* What is not finite would spread over every output.  (Weights may be so: a step that was not
+ * finite is replayed to see where.) */
+static bool check_finite(const struct ReplayCase *rc, const char *name, int64_t i, double value,
+                         struct Error *err) {
+    return isfinite(value) ||
+           error_set(err, "%s: input '%s' holds %s at element %lld, expected finite numbers",
+                     rc->inputs_path, name, isnan(value) ? "NaN" : "infinity", (long long)i);
+}
+
+bool replay_case_read(const struct ReplayCase *rc, const char *name, int n_dims, int64_t *shape,
+                      float **out, struct Error *err) {
+    int64_t i;
+    if (!find_typed_input(rc, name, false, n_dims, shape, &i, err)) return false;
+    const struct SafetensorsInfo *info = safetensors_info(rc->inputs, i);
+    memcpy(shape, info->shape, sizeof *shape * (size_t)n_dims);
+    float *values = xmalloc((size_t)info->n_elems * sizeof *values);
+    bool ok = safetensors_read_f32(rc->inputs, i, values, err);
+    for (int64_t k = 0; ok && k < info->n_elems; k++)
+        ok = check_finite(rc, name, k, (double)values[k], err);
+    if (ok)
+        *out = values;
+    else
+        free(values);
+    return ok;
 }
 
 bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err) {
@@ -57,24 +115,16 @@ static void *device_memory(struct ReplayCase *rc, int64_t n_bytes) {
     return rc->device[rc->n_device++] = rc->be->memory_alloc(rc->be, n_bytes);
 }
 
-static bool upload_f32(struct ReplayCase *rc, int64_t index, float **device, struct Error *err) {
-    int64_t n_elems = safetensors_info(rc->inputs, index)->n_elems;
-    float *host = xmalloc((size_t)n_elems * sizeof *host);
-    bool ok = safetensors_read_f32(rc->inputs, index, host, err);
-    if (ok) {
-        *device = device_memory(rc, n_elems * (int64_t)sizeof(float));
-        rc->be->upload(rc->be, *device, host, n_elems * (int64_t)sizeof(float));
-    }
+/* Uploads an input; shape as for replay_case_read. */
+static bool upload_f32(struct ReplayCase *rc, const char *name, int n_dims, int64_t *shape,
+                       const float **out, struct Error *err) {
+    float *host;
+    if (!replay_case_read(rc, name, n_dims, shape, &host, err)) return false;
+    int64_t n_bytes = sizeof *host;
+    for (int i = 0; i < n_dims; i++) n_bytes *= shape[i];
+    float *device = device_memory(rc, n_bytes);
+    rc->be->upload(rc->be, device, host, n_bytes);
     free(host);
-    return ok;
-}
-
-static bool video_input(struct ReplayCase *rc, const char *name, int n_dims, const int64_t *shape,
-                        const float **out, struct Error *err) {
-    int64_t i;
-    float *device;
-    if (!find_input(rc, name, n_dims, shape, &i, err) || !upload_f32(rc, i, &device, err))
-        return false;
     *out = device;
     return true;
 }
@@ -83,7 +133,7 @@ bool replay_case_channels(struct ReplayCase *rc, const char *name, int64_t chann
                           const float **out, struct Error *err) {
     const struct VideoShape *v = &rc->video;
     int64_t shape[] = {rc->batch, channels, v->frames, v->height, v->width};
-    return video_input(rc, name, 5, shape, out, err);
+    return upload_f32(rc, name, 5, shape, out, err);
 }
 
 bool replay_case_video(struct ReplayCase *rc, const char *name, const float **out,
@@ -95,15 +145,14 @@ bool replay_case_videos(struct ReplayCase *rc, const char *name, int64_t n, cons
                         struct Error *err) {
     const struct VideoShape *v = &rc->video;
     int64_t shape[] = {n, rc->batch, rc->config.model.in_dim, v->frames, v->height, v->width};
-    return video_input(rc, name, 6, shape, out, err);
+    return upload_f32(rc, name, 6, shape, out, err);
 }
 
 bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, struct Error *err) {
     const struct ModelConfig *m = &rc->config.model;
-    int64_t i, n = rc->batch * m->text_len * m->text_dim;
-    float *f32;
-    if (!find_input(rc, name, 3, (int64_t[]){rc->batch, m->text_len, m->text_dim}, &i, err) ||
-        !upload_f32(rc, i, &f32, err))
+    int64_t n = rc->batch * m->text_len * m->text_dim;
+    const float *f32;
+    if (!upload_f32(rc, name, 3, (int64_t[]){rc->batch, m->text_len, m->text_dim}, &f32, err))
         return false;
     Act *text = device_memory(rc, n * dtype_bytes(rc->be->act_dtype));
     rc->be->act_from_f32(rc->be, text, f32, n);
@@ -113,13 +162,15 @@ bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, 
 
 bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, struct Error *err) {
     int64_t i;
-    return find_input(rc, name, 1, &rc->batch, &i, err) &&
-           safetensors_read_f64(rc->inputs, i, out, err);
+    bool ok = find_typed_input(rc, name, false, 1, &rc->batch, &i, err) &&
+              safetensors_read_f64(rc->inputs, i, out, err);
+    for (int64_t b = 0; ok && b < rc->batch; b++) ok = check_finite(rc, name, b, out[b], err);
+    return ok;
 }
 
 bool replay_case_flags(struct ReplayCase *rc, const char *name, bool *out, struct Error *err) {
     int64_t i, values[STUDENT_MAX_BATCH];
-    if (!find_input(rc, name, 1, &rc->batch, &i, err) ||
+    if (!find_typed_input(rc, name, true, 1, &rc->batch, &i, err) ||
         !safetensors_read_i64(rc->inputs, i, values, err))
         return false;
     for (int64_t b = 0; b < rc->batch; b++) out[b] = values[b] != 0;

@@ -18,11 +18,18 @@ struct ReplayCase {
     int n_device;
 };
 
+/* Reads case.yaml, which is left to be checked, and the list of inputs. */
 bool replay_case_open(struct ReplayCase *rc, const char *folder, struct Error *err);
 void replay_case_close(struct ReplayCase *rc);
 
 /* Batch and latent shape from the video input `name`. */
 bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err);
+
+/* The input `name` on the host, which the caller frees.  `shape` is what it must have, -1 any extent
+ * but 0, and becomes what it has.  Here and below an input that is missing, of another shape or
+ * kind of numbers, or not finite is an error. */
+bool replay_case_read(const struct ReplayCase *rc, const char *name, int n_dims, int64_t *shape,
+                      float **out, struct Error *err);
 
 /* Upload to `rc->be`; freed by replay_case_release. */
 bool replay_case_video(struct ReplayCase *rc, const char *name, const float **out,

@@ -8,10 +8,11 @@
 #include "data/checkpoint_model.h"
 #include "data/checkpoint_shards.h"
 
-/* Host copies of a role's arrays, each [n_elems]. */
-struct RoleCopy {
-    int n;
-    struct RoleArray arrays[ROLE_MAX_ARRAYS]; /* in host memory */
+/* An array of a role's weights, and its copy in host memory. */
+struct Copy {
+    enum Role role;
+    struct RoleArray device;
+    int64_t at; /* in the memory of all copies */
 };
 
 struct RunSaver {
@@ -21,7 +22,10 @@ struct RunSaver {
     struct Background *background;
     bool active;
     struct RunState state; /* what is being saved */
-    struct RoleCopy roles[ROLE_COUNT];
+    struct Copy copies[ROLE_COUNT * ROLE_MAX_ARRAYS]; /* none on a rank that does not write */
+    int n_copies;
+    float *memory;
+    bool pinned;
     struct CkptSave save;
     char *folder;
 };
@@ -36,33 +40,60 @@ static bool writes(const struct RunSaver *s) {
 
 /* ---- the copy ---- */
 
-/* Its memory is kept from save to save. */
-static void copy_role(const struct Weights *w, struct RoleCopy *copy) {
-    struct RoleArray device[ROLE_MAX_ARRAYS];
-    int64_t n_bytes = w->n_elems * (int64_t)sizeof(float);
-    int n = role_arrays(w, device);
-    for (int i = 0; i < n; i++) {
-        if (copy->n <= i) {
-            copy->arrays[i] = device[i];
-            copy->arrays[i].data = xmalloc((size_t)n_bytes);
-        }
-        w->be->download(w->be, copy->arrays[i].data, device[i].data, n_bytes);
+/* Lists all that this rank saves; returns how many elements that is. */
+static int64_t list_copies(struct RunSaver *s) {
+    int64_t n_elems = 0;
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        const struct Weights *w = &s->nets->weights[role];
+        struct RoleArray arrays[ROLE_MAX_ARRAYS];
+        int n = s->nets->plan.trained[role] ? role_arrays(w, arrays) : 0;
+        for (int i = 0; i < n; i++, n_elems += w->n_elems)
+            s->copies[s->n_copies++] = (struct Copy){(enum Role)role, arrays[i], n_elems};
     }
-    copy->n = n;
+    return n_elems;
+}
+
+/* For all saves: pinning memory takes longer than filling it. */
+static void allocate_copies(struct RunSaver *s) {
+    const struct Backend *be = s->nets->be;
+    int64_t n_bytes = list_copies(s) * (int64_t)sizeof *s->memory;
+    s->memory = be->pinned_alloc(be, n_bytes);
+    s->pinned = s->memory;
+    if (s->pinned) return;
+    fprintf(stderr,
+            "tmd: rank %d: the machine does not pin %.1f MB of host memory for checkpoints; each save "
+            "will stop the step until its copy is made\n",
+            s->ranks->rank, 1e-6 * (double)n_bytes);
+    s->memory = xmalloc((size_t)n_bytes);
+}
+
+static void free_copies(struct RunSaver *s) {
+    const struct Backend *be = s->nets->be;
+    if (s->pinned)
+        be->pinned_free(be, s->memory);
+    else
+        free(s->memory);
+}
+
+static void start_copies(const struct RunSaver *s) {
+    const struct Backend *be = s->nets->be;
+    for (const struct Copy *c = s->copies; c < s->copies + s->n_copies; c++)
+        be->download_start(be, s->memory + c->at, c->device.data,
+                           s->nets->weights[c->role].n_elems * (int64_t)sizeof *s->memory);
 }
 
 /* ---- what the thread does ---- */
 
-static bool write_array(struct CkptWriter *writer, const struct RunSaver *s, enum Role role,
-                        const struct RoleArray *array, struct Error *err) {
-    const struct Weights *w = &s->nets->weights[role];
+static bool write_array(struct CkptWriter *writer, const struct RunSaver *s, const struct Copy *copy,
+                        struct Error *err) {
+    const struct Weights *w = &s->nets->weights[copy->role];
     char group[64];
-    snprintf(group, sizeof group, "%s/%s", role_name(role), array->kind);
+    snprintf(group, sizeof group, "%s/%s", role_name(copy->role), copy->device.kind);
     bool ok = true;
     for (int p = 0; ok && p < w->table->n_params; p++) {
         const struct ParamDesc *param = &w->table->params[p];
         struct OwnRange own = weights_own(w, p);
-        const float *data = array->data + own.at;
+        const float *data = s->memory + copy->at + own.at;
         ok = is_sharded(s) ? ckpt_shard_write_f32(writer, group, param->name, param->n_dims,
                                                   param->shape, own.begin, own.end, data, err)
                            : ckpt_write_f32(writer, group, param->name, param->n_dims, param->shape,
@@ -71,11 +102,9 @@ static bool write_array(struct CkptWriter *writer, const struct RunSaver *s, enu
     return ok;
 }
 
-static bool write_roles(struct CkptWriter *writer, const struct RunSaver *s, struct Error *err) {
+static bool write_arrays(struct CkptWriter *writer, const struct RunSaver *s, struct Error *err) {
     bool ok = true;
-    for (int role = 0; role < ROLE_COUNT; role++)
-        for (int i = 0; ok && i < s->roles[role].n; i++)
-            ok = write_array(writer, s, (enum Role)role, &s->roles[role].arrays[i], err);
+    for (int i = 0; ok && i < s->n_copies; i++) ok = write_array(writer, s, &s->copies[i], err);
     return ok;
 }
 
@@ -111,17 +140,18 @@ static bool close_writer(struct CkptWriter *writer, bool ok, struct Error *err) 
     return false;
 }
 
-/* The whole checkpoint, or this rank's shard. */
+/* The whole checkpoint, or this rank's shard, once it has been copied. */
 static bool write_file(void *context, struct Error *err) {
     const struct RunSaver *s = context;
     const struct CkptSave *save = &s->save;
     struct CkptWriter *writer;
+    s->nets->be->download_wait(s->nets->be);
     if (is_sharded(s))
         return ckpt_shard_open(save, s->grid.share, &writer, err) &&
-               close_writer(writer, write_roles(writer, s, err), err);
+               close_writer(writer, write_arrays(writer, s, err), err);
     return ckpt_writer_open(save->folder, save->iteration, save->stage, save->zstd_level, &writer,
                             err) &&
-           close_writer(writer, write_roles(writer, s, err) && write_values(writer, s, err), err);
+           close_writer(writer, write_arrays(writer, s, err) && write_values(writer, s, err), err);
 }
 
 /* ---- the three calls ---- */
@@ -136,6 +166,7 @@ bool run_saver_open(struct RunSaver **out, const struct Networks *nets, struct C
                                 .stage = config_enum_name("train.stage", (int)config->train.stage),
                                 .n_shards = grid->n_shares,
                                 .zstd_level = (int)config->checkpoint.zstd_level};
+    if (writes(s)) allocate_copies(s);
     *out = s;
     s->background = background_open(err);
     return s->background;
@@ -144,8 +175,7 @@ bool run_saver_open(struct RunSaver **out, const struct Networks *nets, struct C
 void run_saver_close(struct RunSaver *s) {
     if (!s) return;
     background_close(s->background);
-    for (int role = 0; role < ROLE_COUNT; role++)
-        for (int i = 0; i < s->roles[role].n; i++) free(s->roles[role].arrays[i].data);
+    free_copies(s);
     free(s->folder);
     free(s);
 }
@@ -161,8 +191,7 @@ void run_saver_begin(struct RunSaver *s, const struct RunState *state) {
         s->ranks->broadcast(s->ranks, &s->save.id, sizeof s->save.id, 0);
     }
     if (!writes(s)) return;
-    for (int role = 0; role < ROLE_COUNT; role++)
-        if (s->nets->plan.trained[role]) copy_role(&s->nets->weights[role], &s->roles[role]);
+    start_copies(s);
     background_submit(s->background, write_file, s);
 }
 

@@ -1,9 +1,11 @@
 /* Saving a run while it goes on.
  *
- * A save begins with a copy of the own shares to host memory, which is all that a step waits for.  A
- * thread writes it: rank 0 the one file of an unsharded run, else every rank of the first replica its
- * shard.  When the ranks have told each other that all are on the disk, rank 0 makes them one checkpoint
- * (data/checkpoint_shards.h) and removes old ones.  Until then the previous checkpoint is the newest.
+ * A save begins with a copy of the own shares to host memory.  A device makes it beside the passes of
+ * the next iteration; only an update waits for its end (learner.h), for that changes what is copied.
+ * A thread waits, too, and writes: rank 0 the one file of an unsharded run, else every rank of the
+ * first replica its shard.  When the ranks have told each other that all are on the disk, rank 0 makes
+ * them one checkpoint (data/checkpoint_shards.h) and removes old ones.  Until then the previous
+ * checkpoint is the newest.
  *
  *     run_saver_begin      collective; no save may be under way
  *     run_saver_busy       whether this rank still writes
@@ -17,7 +19,8 @@
 
 struct RunSaver;
 
-/* `ranks`: for agreements, in host memory. All outlive the saver. */
+/* Takes host memory for the copies, pinned where the machine gives it; says on stderr where not.
+ * `ranks`: for agreements, in host memory.  All outlive the saver. */
 bool run_saver_open(struct RunSaver **saver, const struct Networks *nets, struct Comm *ranks,
                     const struct RankGrid *grid, struct Error *err);
 /* Waits for what is being written, which is then lost unless it was finished.  Harmless on NULL. */

@@ -76,15 +76,16 @@ static bool folder_is_unused(const struct Config *config, struct Error *err) {
     return ok;
 }
 
-bool run_resume_path(const struct Config *config, char **path, struct Error *err) {
+bool run_resume_path(const struct Config *config, struct Comm *comm, char **path, struct Error *err) {
     *path = NULL;
-    if (strcmp(config->resume, "none") == 0) return folder_is_unused(config, err);
+    if (strcmp(config->resume, "none") == 0)
+        return comm_share_error(comm, comm->rank > 0 || folder_is_unused(config, err), err);
     if (strcmp(config->resume, "auto") != 0) {
         *path = xstrdup(config->resume);
         return true;
     }
     char *folder = run_checkpoint_folder(config);
-    bool ok = run_newest_checkpoint(folder, false, path, err);
+    bool ok = run_newest_checkpoint(folder, comm, path, err);
     free(folder);
     return ok;
 }

@@ -28,7 +28,7 @@ bool run_state_load(struct RunState *state, struct Networks *nets, const char *p
 
 /* What `resume` asks for: "none" gives NULL, and refuses a folder that holds checkpoints already;
  * "auto" the newest valid checkpoint of the run, NULL if there is none yet (damaged ones are named on
- * stderr and skipped); else the path itself.  Caller frees. */
-bool run_resume_path(const struct Config *config, char **path, struct Error *err);
+ * stderr and skipped); else the path itself.  Caller frees.  Collective; the same on all ranks. */
+bool run_resume_path(const struct Config *config, struct Comm *comm, char **path, struct Error *err);
 
 #endif

@@ -11,13 +11,45 @@ char *run_checkpoint_folder(const struct Config *config) {
     return xprintf("%s/checkpoints", config->out);
 }
 
-static void report_skipped(void *context, const char *path, const char *reason) {
-    (void)context, (void)path;
-    fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason);
+/* ---- the newest checkpoint of a folder ---- */
+
+/* Rank 0 goes through the folder and names a checkpoint after the other ("": that was all); all verify
+ * their parts of it. */
+static void announce(struct Comm *comm, char path[CKPT_MAX_PATH]) {
+    comm->broadcast(comm, path, CKPT_MAX_PATH, 0);
 }
 
-bool run_newest_checkpoint(const char *folder, bool quiet, char **path, struct Error *err) {
-    return ckpt_newest_valid(folder, path, quiet ? NULL : report_skipped, NULL, err);
+static bool verify_together(struct Comm *comm, const char *path, struct Error *reason) {
+    return comm_share_error(comm, ckpt_is_intact(path, comm->rank, comm->n_ranks, reason), reason);
+}
+
+static bool judge_together(void *context, const char *path) {
+    struct Comm *comm = context;
+    struct Error reason;
+    char announced[CKPT_MAX_PATH];
+    snprintf(announced, sizeof announced, "%s", path);
+    announce(comm, announced);
+    bool intact = verify_together(comm, announced, &reason);
+    if (!intact) fprintf(stderr, "tmd: skipping a damaged checkpoint: %s\n", reason.text);
+    return intact;
+}
+
+bool run_newest_checkpoint(const char *folder, struct Comm *comm, char **path, struct Error *err) {
+    char announced[CKPT_MAX_PATH] = "";
+    struct Error reason;
+    bool ok = true;
+    *path = NULL;
+    if (comm->rank == 0) {
+        ok = ckpt_newest_valid(folder, path, judge_together, comm, err);
+        announce(comm, announced);
+        if (ok && *path) snprintf(announced, sizeof announced, "%s", *path);
+    } else {
+        for (announce(comm, announced); *announced; announce(comm, announced))
+            verify_together(comm, announced, &reason);
+    }
+    announce(comm, announced); /* which it is */
+    if (comm->rank > 0 && *announced) *path = xstrdup(announced);
+    return comm_share_error(comm, ok, err);
 }
 
 /* ---- reading ---- */
@@ -111,14 +143,16 @@ bool run_read_group(struct Ckpt *ckpt, const char *group, struct Weights *w, boo
 }
 
 /* A run's folder stands for its newest valid checkpoint. */
-static bool checkpoint_at(const char *path, bool quiet, char **file, struct Error *err) {
+static bool checkpoint_at(const char *path, struct Comm *comm, char **file, struct Error *err) {
     struct stat info;
-    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
+    bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    comm->broadcast(comm, &is_folder, sizeof is_folder, 0); /* ranks must not go different ways */
+    if (!is_folder) {
         *file = xstrdup(path);
         return true;
     }
     char *folder = xprintf("%s/checkpoints", path);
-    bool ok = run_newest_checkpoint(folder, quiet, file, err);
+    bool ok = run_newest_checkpoint(folder, comm, file, err);
     if (ok && !*file) ok = error_set(err, "%s: holds no checkpoint", folder);
     free(folder);
     return ok;
@@ -140,17 +174,23 @@ static void take_value(void *context, struct Weights *w, int param, const float 
     weights_put(w, param, host);
 }
 
-bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Error *err) {
+static bool read_weights(const struct WeightsSource *source, const char *file,
+                         struct Weights *weights, struct Error *err) {
     struct Ckpt *ckpt;
-    char *file, group[64];
-    if (!checkpoint_at(source->path, source->quiet, &file, err)) return false;
-    bool ok = ckpt_open(file, &ckpt, err);
-    if (ok) {
-        ok = group_of(ckpt, source, group, err) &&
-             run_read_group(ckpt, group, weights, source->partial, take_value, NULL, err);
-        ckpt_close(ckpt);
-    }
+    char group[64];
+    if (!ckpt_open(file, &ckpt, err)) return false;
+    bool ok = group_of(ckpt, source, group, err) &&
+              run_read_group(ckpt, group, weights, source->partial, take_value, NULL, err);
+    ckpt_close(ckpt);
     if (ok) weights_refresh(weights);
+    return ok;
+}
+
+bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Comm *comm,
+                      struct Error *err) {
+    char *file;
+    if (!checkpoint_at(source->path, comm, &file, err)) return false;
+    bool ok = comm_share_error(comm, read_weights(source, file, weights, err), err);
     free(file);
     return ok;
 }
@@ -169,12 +209,12 @@ void run_fresh_weights(struct Weights *w, uint64_t seed) {
 }
 
 /* A role's start: initial values, over them what the configured checkpoints give. */
-static bool start_role(struct Networks *nets, enum Role role, bool quiet, struct Error *err) {
+static bool start_role(struct Networks *nets, enum Role role, struct Comm *comm, struct Error *err) {
     static const char *const teacher_first[] = {"teacher", "student"};
     static const char *const student_only[] = {"student"};
     const struct InitConfig *init = &nets->config->init;
     struct Weights *weights = &nets->weights[role];
-    struct WeightsSource source = {.use_ema = init->use_ema, .quiet = quiet};
+    struct WeightsSource source = {.use_ema = init->use_ema};
     run_fresh_weights(weights, (uint64_t)nets->config->train.seed);
     if (role == ROLE_DISCRIMINATOR) return true;
     if (role == ROLE_STUDENT && *init->student) {
@@ -190,15 +230,15 @@ static bool start_role(struct Networks *nets, enum Role role, bool quiet, struct
     } else {
         return true;
     }
-    return run_read_weights(&source, weights, err);
+    return run_read_weights(&source, weights, comm, err);
 }
 
-bool run_init_weights(struct Networks *nets, bool quiet, struct Error *err) {
+bool run_init_weights(struct Networks *nets, struct Comm *comm, struct Error *err) {
     bool ok = true;
     for (int role = 0; ok && role < ROLE_COUNT; role++) {
         struct Weights *w = &nets->weights[role];
         if (!nets->plan.present[role]) continue;
-        ok = start_role(nets, (enum Role)role, quiet, err);
+        ok = start_role(nets, (enum Role)role, comm, err);
         if (ok && w->ema) w->be->copy(w->be, w->ema, w->master, w->n_elems * (int64_t)sizeof(float));
     }
     return ok;

@@ -4,11 +4,12 @@
 #define TMD_RUN_WEIGHTS_H
 
 #include "data/checkpoint.h"
+#include "train/comm.h"
 #include "train/networks.h"
 
 /* Fresh weights of every present role: from init.teacher and init.student where the stage starts from
- * those, initial values otherwise.  Every rank reads; all but one should be `quiet` (below). */
-bool run_init_weights(struct Networks *nets, bool quiet, struct Error *err);
+ * those, initial values otherwise.  Collective over `comm`; fails on all its ranks or on none. */
+bool run_init_weights(struct Networks *nets, struct Comm *comm, struct Error *err);
 
 /* Which weights to read. */
 struct WeightsSource {
@@ -17,12 +18,12 @@ struct WeightsSource {
     int n_roles;
     bool use_ema; /* their average, if there is one */
     bool partial; /* the flow head's own tensors may be missing, and keep their value */
-    bool quiet;   /* damaged checkpoints of a run's folder are skipped without a word on stderr */
 };
 
 /* Puts the tensors of a checkpoint into the weights, and refreshes them.  A tensor that only one of the
- * two has is an error, but for `partial`. */
-bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Error *err);
+ * two has is an error, but for `partial`.  Collective likewise. */
+bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Comm *comm,
+                      struct Error *err);
 
 /* The initial values of a seed (params.h), refreshed. */
 void run_fresh_weights(struct Weights *weights, uint64_t seed);
@@ -37,8 +38,8 @@ bool run_read_group(struct Ckpt *ckpt, const char *group, struct Weights *weight
 
 /* "<out>/checkpoints"; the caller frees it. */
 char *run_checkpoint_folder(const struct Config *config);
-/* The newest valid checkpoint of a folder, NULL if there is none; damaged ones are named on stderr,
- * unless quiet. */
-bool run_newest_checkpoint(const char *folder, bool quiet, char **path, struct Error *err);
+/* The newest valid checkpoint of a folder, NULL if there is none, the same on all ranks of `comm`, each
+ * of which verifies a part of it.  Damaged ones are named on stderr, by rank 0.  Collective. */
+bool run_newest_checkpoint(const char *folder, struct Comm *comm, char **path, struct Error *err);
 
 #endif

@@ -48,7 +48,10 @@ static bool load_weights(struct Networks *nets, struct SampledModel model, struc
                                    .n_roles = 1,
                                    .use_ema = model.use_ema,
                                    .partial = model.untrained};
-    return run_read_weights(&source, weights, err);
+    struct Comm *alone = comm_self_create(NULL);
+    bool ok = run_read_weights(&source, weights, alone, err);
+    alone->destroy(alone);
+    return ok;
 }
 
 /* ---- the sampler ---- */

@@ -61,6 +61,7 @@ void unit_traffic_full(struct UnitTraffic *traffic, const struct Parallel *paral
                        struct UnitRing *ring, struct Weights *weights) {
     struct FullTraffic *t = xcalloc(sizeof *t);
     *t = (struct FullTraffic){parallel, ring, weights};
-    weights->hooks = (struct UnitHooks){t, on_acquire, on_release, on_grad_ready};
+    weights->hooks = (struct UnitHooks){
+        .context = t, .acquire = on_acquire, .release = on_release, .grad_ready = on_grad_ready};
     *traffic = (struct UnitTraffic){t, 0, begin, sum_rest, sum_finish, updated, close_traffic};
 }

@@ -7,6 +7,7 @@
 
 struct OptimizerTraffic {
     const struct Parallel *parallel;
+    struct PassWatch *passes;
     struct Weights *weights;
     struct UnitMemory whole; /* all units, one behind the other */
     bool borrows;            /* its gradient's memory is another role's */
@@ -25,12 +26,26 @@ static void begin_sum(struct OptimizerTraffic *t, int unit) {
                       t->parallel->shares);
 }
 
-static void on_acquire(void *context, int unit, bool backward) {
-    struct OptimizerTraffic *t = context;
-    (void)backward;
+static void await_unit(struct OptimizerTraffic *t, int unit) {
     if (!t->gathered[unit]) return;
     t->parallel->shares->wait(t->parallel->shares, t->gathered[unit]);
     t->gathered[unit] = 0;
+}
+
+static bool on_pass_begins(void *context) {
+    struct OptimizerTraffic *t = context;
+    bool first = !t->passes->begun, all_there = true;
+    t->passes->begun = true;
+    for (int unit = 0; unit < t->weights->table->n_units; unit++) {
+        if (!first) await_unit(t, unit);
+        if (t->gathered[unit]) all_there = false;
+    }
+    return all_there;
+}
+
+static void on_acquire(void *context, int unit, bool backward) {
+    (void)backward;
+    await_unit(context, unit);
 }
 
 static void on_grad_ready(void *context, int unit) {
@@ -65,6 +80,7 @@ static void updated(void *state) {
     for (int unit = 0; unit < t->weights->table->n_units; unit++)
         t->gathered[unit] = whole_unit_gather(t->weights, unit, &t->weights->units[unit],
                                               t->parallel->shares);
+    t->passes->begun = false;
 }
 
 static void close_traffic(void *state) {
@@ -99,13 +115,15 @@ static struct PieceCounts {
 }
 
 void unit_traffic_optimizer(struct UnitTraffic *traffic, const struct Parallel *parallel,
-                            struct Weights *w, const struct UnitTraffic *lender) {
+                            struct PassWatch *passes, struct Weights *w,
+                            const struct UnitTraffic *lender) {
     const struct Backend *be = w->be;
     const struct OptimizerTraffic *from = lender ? lender->state : NULL;
     struct OptimizerTraffic *t = xcalloc(sizeof *t);
     struct PieceCounts n = place_units(w, NULL);
     size_t n_units = (size_t)w->table->n_units;
     *t = (struct OptimizerTraffic){.parallel = parallel,
+                                   .passes = passes,
                                    .weights = w,
                                    .borrows = lender,
                                    .n_grad = n.n[PIECE_F32] + n.n[PIECE_ACT],
@@ -121,8 +139,10 @@ void unit_traffic_optimizer(struct UnitTraffic *traffic, const struct Parallel *
     t->whole.grad[PIECE_F32] =
         from ? from->whole.grad[PIECE_F32] : be->memory_alloc(be, grad_bytes);
     place_units(w, &t->whole);
-    w->hooks = (struct UnitHooks){
-        .context = t, .acquire = on_acquire, .grad_ready = on_grad_ready};
+    w->hooks = (struct UnitHooks){.context = t,
+                                  .pass_begins = on_pass_begins,
+                                  .acquire = on_acquire,
+                                  .grad_ready = on_grad_ready};
     *traffic = (struct UnitTraffic){t,          f32_bytes + act_bytes + (from ? 0 : grad_bytes),
                                     begin,      sum_rest,
                                     sum_finish, updated,

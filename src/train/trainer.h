@@ -40,10 +40,11 @@ struct MemoryPlan {
     int64_t weights[ROLE_COUNT];
     int64_t batch; /* and the tables that depend on its shape */
     int64_t units; /* that stand whole beside the shares of weights */
-    int64_t step;  /* a preview happens in the same memory */
+    int64_t step;  /* previews happen, and KD's pairs are made, in the same memory */
 };
 int64_t memory_plan_total(const struct MemoryPlan *plan);
-/* Runs every kind of step of the stage, and a preview, over the plan backend, for a rank of the grid. */
+/* Runs every kind of step of the stage, a preview and a batch of KD's pairs over the plan backend, for a
+ * rank of the grid. */
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
                                    const struct RankGrid *grid, enum Dtype act_dtype);
 void memory_plan_print(const struct MemoryPlan *plan, FILE *out);

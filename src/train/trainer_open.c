@@ -112,19 +112,12 @@ static bool write_environment(struct Trainer *t, struct Error *err) {
 
 static bool load_state(struct Trainer *t, struct Error *err) {
     char *path;
-    /* rank 0 has the verdict on which checkpoint is valid, for reading them all takes time */
-    char chosen[4096] = "";
-    bool ok = true;
-    if (t->comm->rank == 0) {
-        ok = run_resume_path(t->config, &path, err);
-        if (ok && path) snprintf(chosen, sizeof chosen, "%s", path);
-        if (ok) free(path);
-    }
-    t->comm->broadcast(t->comm, chosen, sizeof chosen, 0);
-    ok = ok && run_init_weights(&t->learner.nets, t->comm->rank != 0, err);
-    if (ok && *chosen) ok = run_state_load(&t->state, &t->learner.nets, chosen, err);
-    if (ok && *chosen && t->comm->rank == 0)
-        printf("resumed %s at iteration %lld\n", chosen, (long long)t->state.iteration);
+    if (!run_resume_path(t->config, t->comm, &path, err)) return false;
+    bool ok = run_init_weights(&t->learner.nets, t->comm, err);
+    if (ok && path) ok = run_state_load(&t->state, &t->learner.nets, path, err);
+    if (ok && path && t->comm->rank == 0)
+        printf("resumed %s at iteration %lld\n", path, (long long)t->state.iteration);
+    free(path);
     return ok;
 }
 
@@ -142,8 +135,7 @@ static bool open_saver(struct Trainer *t, struct Error *err) {
 /* KD trains on what the teacher makes of the data's prompts, not on the data. */
 static bool make_pairs(struct Trainer *t, struct Error *err) {
     if (t->config->train.stage != STAGE_KD) return true;
-    watchdog_enter(t->watchdog, PHASE_PAIRS);
-    return kd_pairs_make(&t->learner.nets, t->dataset, t->comm, t->watchdog, err);
+    return kd_pairs_make(&t->learner, t->dataset, t->comm, t->watchdog, err);
 }
 
 static bool open_pairs(struct Trainer *t, struct Error *err) {

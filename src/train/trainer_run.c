@@ -178,9 +178,11 @@ static void preview(struct Trainer *t) {
     learner_swap_average(l);
 }
 
-/* Books the time of a phase, and enters the one behind it. */
+/* Books the time of a phase, and enters the one behind it.  What an update waited for a save's copy is
+ * the save's. */
 static void end_phase(struct Trainer *t, struct PhaseTimer *timer, enum Phase phase) {
     phase_timer_end(timer, phase);
+    phase_timer_move(timer, phase, PHASE_SAVE, learner_take_held(&t->learner));
     watchdog_enter(t->watchdog, (enum Phase)((phase + 1) % PHASE_COUNT));
 }
 

@@ -2,8 +2,10 @@
  * its units (model/weights.h).  Three kinds, by parallel.shard:
  *
  *     none       a unit's gradient is summed over all ranks as soon as it is complete
- *     optimizer  each rank sums its share of it; after the update the new weights are gathered, and
- *                waited for when they are used (ZeRO-1; Rajbhandari et al., "ZeRO", 2020)
+ *     optimizer  each rank sums its share of it; after the update the new weights are gathered
+ *                (ZeRO-1; Rajbhandari et al., "ZeRO", 2020).  The first pass behind that, of whichever
+ *                role, waits for a unit when it comes to it, and the gathers of all others run beside
+ *                it; later passes wait for a role as a whole, which then stays for a device to learn
  *     full       a unit's weights are gathered each time they are needed, the next unit's already
  *                during this one's work, and its gradient is summed and let go when backward leaves it
  *                (ZeRO-3)
@@ -35,9 +37,14 @@ struct UnitTraffic {
 /* All three hook into `weights`, which keep their place.  Frozen views are made afterwards. */
 void unit_traffic_whole(struct UnitTraffic *traffic, const struct Parallel *parallel,
                         struct Weights *weights);
-/* `lender`: traffic of the role whose gradient this one borrows (weights_borrow_grad), or NULL. */
+/* `passes` is that of all roles.  `lender`: traffic of the role whose gradient this one borrows
+ * (weights_borrow_grad), or NULL. */
+struct PassWatch {
+    bool begun; /* a pass, since weights were last gathered */
+};
 void unit_traffic_optimizer(struct UnitTraffic *traffic, const struct Parallel *parallel,
-                            struct Weights *weights, const struct UnitTraffic *lender);
+                            struct PassWatch *passes, struct Weights *weights,
+                            const struct UnitTraffic *lender);
 /* `ring` (unit_ring.h) is that of all roles. */
 struct UnitRing;
 void unit_traffic_full(struct UnitTraffic *traffic, const struct Parallel *parallel,

@@ -31,9 +31,11 @@ static void copy(const char *from, const char *to) {
 
 /* ---- shards ---- */
 
-static void note_skip(void *context, const char *path, const char *reason) {
-    (void)path;
-    *(char **)context = xstrdup(reason);
+static bool note_skip(void *context, const char *path) {
+    struct Error reason;
+    bool intact = ckpt_is_intact(path, 0, 1, &reason);
+    if (!intact) *(char **)context = xstrdup(reason.text);
+    return intact;
 }
 
 /* The checkpoint of step 3 is skipped for that reason, and the one before it found. */
@@ -48,6 +50,33 @@ static void check_skipped(const char *folder, const char *expected) {
     assert_non_null(strstr(reason, "rank-001-of-003.h5"));
     free(reason);
     free(path);
+}
+
+/* Each part of a verification looks at its own tensors, and together they look at all: wherever the
+ * damage is, one part finds it. */
+static void test_parts(void **state) {
+    enum { MOST_PARTS = 7 };
+    struct Error err;
+    float *data = xmalloc(SMALL_CKPT_MAX_ELEMS * sizeof *data);
+    for (int t = 0; t < SMALL_CKPT_TENSORS; t++) {
+        struct CkptSave save = small_ckpt_save(*state, t + 1, 0, N_SHARDS);
+        char *path = small_ckpt_make_sharded(&save);
+        char *shards = ckpt_shards_name(save.iteration, save.id);
+        char *shard = xprintf("%s/%s/rank-002-of-003.h5", (const char *)*state, shards);
+        small_ckpt_fill(data, t, save.iteration);
+        int64_t n_elems = small_ckpt_elems(t), n_last = (n_elems + 1) / 2;
+        scratch_flip(shard, data + n_elems - n_last, (size_t)n_last * sizeof *data);
+        for (int n_parts = 1; n_parts <= MOST_PARTS; n_parts++) {
+            int n_damaged = 0;
+            for (int part = 0; part < n_parts; part++)
+                n_damaged += !ckpt_is_intact(path, part, n_parts, &err);
+            assert_int_equal(n_damaged, 1);
+        }
+        free(shard);
+        free(shards);
+        free(path);
+    }
+    free(data);
 }
 
 static void test_shards_of_others(void **state) {
@@ -334,6 +363,7 @@ static void test_parts_that_do_not_fit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        WITH_FOLDER(test_parts),
         WITH_FOLDER(test_shards_of_others),
         WITH_FOLDER(test_flipped_bytes),
         WITH_FOLDER(test_virtual_shard),

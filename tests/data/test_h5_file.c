@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -218,12 +219,39 @@ static void test_commit_and_discard(void **state) {
     free(path);
 }
 
+/* Reading past the end of a file gives an error, where the library's own driver gives zeros. */
+static void test_cut_while_open(void **state) {
+    (void)state;
+    struct Error err;
+    struct H5Array array;
+    float values[4];
+    char *path = scratch_path(scratch_folder(), "cut.h5");
+    hid_t file = h5_fixture_create("cut.h5");
+    h5_fixture_array(file, "a");
+    H5Fclose(file);
+    file = h5_fixture_open("cut.h5");
+    check(h5_array_open(file, "a", &array, &err));
+    check(h5_array_read(&array, 0, 4, values, &err));
+    assert_true(values[3] == 4);
+    haddr_t data = H5Dget_offset(array.dataset);
+    h5_array_close(&array);
+    H5Fclose(file);
+    file = h5_fixture_open("cut.h5");
+    check(h5_array_open(file, "a", &array, &err));
+    assert_int_equal(truncate(path, (off_t)data + 8), 0);
+    check_error(h5_array_read(&array, 0, 4, values, &err), "cut.h5");
+    h5_array_close(&array);
+    H5Fclose(file);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_headers),
         cmocka_unit_test(test_links_on_the_way),
         cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_commit_and_discard),
+        cmocka_unit_test(test_cut_while_open),
     };
     return cmocka_run_group_tests(tests, scratch_group_set_up, scratch_group_tear_down);
 }

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -178,6 +180,23 @@ static void test_wrong_metrics(void **state) {
     assert_non_null(strstr(err.text, scratch_folder()));
 }
 
+static void test_metrics_that_never_end(void **state) {
+    (void)state;
+    struct Metrics metrics;
+    struct Error err;
+    char *path = scratch_path(scratch_folder(), "endless");
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_false(metrics_read(&metrics, path, &err));
+    assert_non_null(strstr(err.text, "not a regular file"));
+    unlink(path);
+    scratch_write(path, "", 0);
+    assert_int_equal(truncate(path, (off_t)1 << 40), 0); /* a hole, which reads as zeros */
+    assert_false(metrics_read(&metrics, path, &err));
+    assert_non_null(strstr(err.text, "line 1 holds a NUL byte"));
+    unlink(path);
+    free(path);
+}
+
 enum { POINTS = 50 };
 
 /* The second curve is drawn in orange; the legend holds a swatch of it near the top. */
@@ -289,6 +308,7 @@ int main(void) {
         cmocka_unit_test(test_running_mean),
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_wrong_metrics),
+        cmocka_unit_test(test_metrics_that_never_end),
         cmocka_unit_test(test_curves_are_where_they_belong),
         cmocka_unit_test(test_lines_of_comparison),
         cmocka_unit_test(test_odd_data_is_drawn),

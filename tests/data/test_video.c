@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -280,6 +283,31 @@ static void test_captions(void **state) {
     }
     check_error(captions_open(scratch_folder(), &err), scratch_folder());
     check_error(captions_open("no such file", &err), "No such file");
+    unlink(file);
+    assert_int_equal(mkfifo(file, 0600), 0);
+    check_error(captions_open(file, &err), "not a regular file");
+    unlink(file);
+    free(file);
+}
+
+/* As long as a data set's: comparing each name with every other would take minutes. */
+static void test_many_captions(void **state) {
+    (void)state;
+    enum { N = 100000, MOST_SECONDS = 5 };
+    struct Error err;
+    char *file = scratch_path(scratch_folder(), "many.txt"), *text = NULL;
+    size_t n_bytes = 0;
+    FILE *out = open_memstream(&text, &n_bytes);
+    for (int i = 0; i < N; i++) fprintf(out, "clip-%d\tcaption %d\n", i, i);
+    fclose(out);
+    scratch_write(file, text, n_bytes);
+    clock_t since = clock();
+    struct Captions *captions = captions_open(file, &err);
+    assert_non_null(captions);
+    assert_string_equal(captions_find(captions, "clip-70001.mp4", &err), "caption 70001");
+    assert_true(clock() - since < MOST_SECONDS * CLOCKS_PER_SEC);
+    captions_close(captions);
+    free(text);
     free(file);
 }
 
@@ -353,6 +381,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_truncated_videos),
         cmocka_unit_test(test_captions),
+        cmocka_unit_test(test_many_captions),
         cmocka_unit_test(test_command_makes_a_dataset),
     };
     return cmocka_run_group_tests(tests, set_up, scratch_group_tear_down);

@@ -60,6 +60,18 @@ static bool has_a_mebibyte(void) {
     return good;
 }
 
+static bool pins_a_kibibyte(void) {
+    void *half, *rest, *more;
+    must(cudaMallocHost(&half, 512));
+    bool good = cudaMallocHost(&more, 513) == cudaErrorMemoryAllocation;
+    must(cudaMallocHost(&rest, 512));
+    must(cudaFreeHost(half));
+    must(cudaMallocHost(&half, 512));
+    must(cudaFreeHost(half));
+    must(cudaFreeHost(rest));
+    return good && cudaGetLastError() == cudaErrorMemoryAllocation;
+}
+
 static bool dies_at_the_second_fill(void) {
     cudaStream_t stream;
     void *x, *y;
@@ -98,6 +110,7 @@ static void machines_are_as_described(void **) {
     expect_true_with("TMD_EMULATED_DRIVER", "12040", says_old_driver);
     expect_true_with("TMD_EMULATED_ARCHITECTURE", "75", is_sm_75);
     expect_true_with("TMD_EMULATED_BYTES", "1048576", has_a_mebibyte);
+    expect_true_with("TMD_EMULATED_PINNED_BYTES", "1024", pins_a_kibibyte);
     expect_true_with("TMD_EMULATED_FAULT", "2", dies_at_the_second_fill);
 }
 

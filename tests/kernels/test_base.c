@@ -230,7 +230,7 @@ static int run_in_child(void (*act)(void), char *text, size_t n_bytes) {
 
 static void report(void) {
     struct Error err;
-    error_set(&err, "no such key");
+    error_set(&err, "no such %s", "key\x1b[2J\n");
     err.exit_code = EXIT_DIVERGED;
     _exit(error_report(&err));
 }
@@ -260,7 +260,7 @@ static void test_error_report(void **state) {
     char text[4096];
     int status = run_in_child(report, text, sizeof text);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DIVERGED);
-    assert_string_equal(text, "tmd: no such key\n");
+    assert_string_equal(text, "tmd: no such key?[2J?\n");
 }
 
 static void test_check_ends_the_program(void **state) {

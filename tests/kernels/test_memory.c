@@ -1,4 +1,5 @@
 /* A backend's memory, and the arena on top of it. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,6 +122,94 @@ static void test_uploads_beside(void **state) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_uploads_beside(*state, sizes[i]);
 }
 
+/* ---- downloads beside the operations ---- */
+
+/* Two arrays that are written in every round, and downloaded while others read them. */
+struct Downloads {
+    const struct Backend *be;
+    int64_t n_elems, n_bytes;
+    float *fresh, *arrays[2], *elsewhere; /* on the device */
+    float *copies[2];                     /* in host memory, into which the arrays are downloaded */
+};
+
+static void write_arrays(struct Downloads *d, int round) {
+    float *host = xmalloc((size_t)d->n_bytes);
+    for (int a = 0; a < 2; a++) {
+        for (int64_t i = 0; i < d->n_elems; i++) host[i] = arriving(2 * round + a, i);
+        d->be->upload(d->be, d->fresh, host, d->n_bytes);
+        d->be->copy(d->be, d->arrays[a], d->fresh, d->n_bytes);
+    }
+    free(host);
+}
+
+static void check_copies(const struct Downloads *d, int round) {
+    for (int a = 0; a < 2; a++)
+        for (int64_t i = 0; i < d->n_elems; i++)
+            if (d->copies[a][i] != arriving(2 * round + a, i))
+                fail_msg("round %d, array %d: element %d is %g", round, a, (int)i,
+                         (double)d->copies[a][i]);
+}
+
+static void *wait_elsewhere(void *context) {
+    const struct Backend *be = ((const struct Downloads *)context)->be;
+    be->download_wait(be);
+    return NULL;
+}
+
+/* Half of the rounds, the wait is another thread's, and behind it this one's. */
+static void check_downloads_beside(struct OpSuite *suite, int64_t n, bool pinned) {
+    enum { ROUNDS = 4 };
+    const struct Backend *be = suite->be;
+    struct Downloads d = {.be = be, .n_elems = n, .n_bytes = n * (int64_t)sizeof(float)};
+    float **places[] = {&d.fresh, &d.arrays[0], &d.arrays[1], &d.elsewhere};
+    for (int i = 0; i < 4; i++) *places[i] = be->memory_alloc(be, d.n_bytes);
+    for (int a = 0; a < 2; a++)
+        d.copies[a] = pinned ? be->pinned_alloc(be, d.n_bytes) : xmalloc((size_t)d.n_bytes);
+    write_arrays(&d, 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int a = 0; a < 2; a++) be->download_start(be, d.copies[a], d.arrays[a], d.n_bytes);
+        be->copy(be, d.elsewhere, d.arrays[0], d.n_bytes);
+        if (round % 2) {
+            pthread_t thread;
+            assert_int_equal(pthread_create(&thread, NULL, wait_elsewhere, &d), 0);
+            pthread_join(thread, NULL);
+        }
+        be->download_wait(be);
+        write_arrays(&d, round + 1);
+        be->finish(be);
+        check_copies(&d, round);
+        suite->n_comparisons++;
+    }
+    for (int a = 0; a < 2; a++)
+        if (pinned)
+            be->pinned_free(be, d.copies[a]);
+        else
+            free(d.copies[a]);
+    for (int i = 0; i < 4; i++) be->memory_free(be, *places[i]);
+}
+
+static void test_downloads_beside(void **state) {
+    static const int64_t sizes[] = {1, 63, 100003};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int pinned = 0; pinned < 2; pinned++)
+            check_downloads_beside(*state, sizes[i], pinned);
+}
+
+/* Nothing has been started, or it has been freed since. */
+static void test_downloads_that_are_none(void **state) {
+    struct OpSuite *suite = *state;
+    const struct Backend *be = suite->be;
+    float *array = be->memory_alloc(be, 64), *copy = be->pinned_alloc(be, 64);
+    be->download_wait(be);
+    copy[15] = 1.0f;
+    be->download_start(be, copy, array, 64);
+    be->memory_free(be, array); /* waits for it */
+    assert_true(copy[15] == 0.0f);
+    be->download_wait(be);
+    be->pinned_free(be, copy);
+    suite->n_comparisons++;
+}
+
 /* The same allocations, whatever the arena. */
 static void take_some(struct Arena *arena) {
     const struct Backend *be = arena->be;
@@ -180,7 +269,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc_is_zeroed_and_aligned), cmocka_unit_test(test_copy_and_zero),
         cmocka_unit_test(test_copy_rows),                   cmocka_unit_test(test_upload_and_download_parts),
-        cmocka_unit_test(test_uploads_beside),
+        cmocka_unit_test(test_uploads_beside),              cmocka_unit_test(test_downloads_beside),
+        cmocka_unit_test(test_downloads_that_are_none),
         cmocka_unit_test(test_arena),                       cmocka_unit_test(test_arena_overflow_is_fatal),
     };
     return op_run_tests("memory", tests, sizeof tests / sizeof *tests);

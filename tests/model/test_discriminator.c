@@ -212,7 +212,10 @@ static void on_grad_ready(void *context, int unit) {
 
 static void check_unit_hooks(struct DiscriminatorFixture *f) {
     struct Calls calls = {""};
-    f->weights.hooks = (struct UnitHooks){&calls, on_acquire, on_release, on_grad_ready};
+    f->weights.hooks = (struct UnitHooks){.context = &calls,
+                                          .acquire = on_acquire,
+                                          .release = on_release,
+                                          .grad_ready = on_grad_ready};
     discriminator_fixture_forward(f);
     assert_string_equal(calls.text, "a0r0a1r1");
     calls.text[0] = 0;

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/cuda/backend_cuda.h"
 #include "philox.h"
 
 static const struct VideoShape video = {.frames = 4, .height = 16, .width = 16};
@@ -16,6 +17,17 @@ static float *random_floats(int64_t n) {
     for (int64_t i = 0; i < n; i++)
         x[i] = (float)philox_uniform(philox(1, (uint32_t)i, 0, 0, 0).word[0]);
     return x;
+}
+
+struct Backend *run_open_backend(void) {
+    const char *act = getenv("TMD_TEST_ACT");
+    struct BackendCuda options = {.deterministic = true};
+    struct Backend *be;
+    struct Error err;
+    if (!act) return backend_cpu_create();
+    TMD_CHECK(dtype_parse(act, &options.act_dtype), "TMD_TEST_ACT=%s", act);
+    if (!backend_cuda_create(options, &be, &err)) fail_msg("%s", err.text);
+    return be;
 }
 
 void run_init(struct Run *r, struct Backend *be, const char *const *overrides, int n_overrides) {

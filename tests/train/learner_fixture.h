@@ -16,6 +16,9 @@ struct Run {
     int64_t samples[RUN_BATCH];
 };
 
+/* TMD_TEST_ACT=f32 or bf16: a CUDA device with such an Act; unset: the CPU. */
+struct Backend *run_open_backend(void);
+
 /* On `be`, which the run destroys; overrides come on top of the tiny sizes. */
 void run_init(struct Run *r, struct Backend *be, const char *const *overrides, int n_overrides);
 void run_free(struct Run *r);

@@ -70,9 +70,9 @@ refuses "patches" "model.patch_size" model.patch_size=[3,4,4]
 
 teacher=teacher/checkpoints/step-00000100.h5
 cp "$teacher" damaged.h5
-# zeros from a quarter of the file on: into every kind of tensor
-n_bytes=$(stat -c %s damaged.h5)
-dd if=/dev/zero of=damaged.h5 bs=4096 seek="$((n_bytes / 4 / 4096))" count="$((n_bytes / 2 / 4096))" \
+# zeros from a third of the file to its end: into every kind of tensor
+n_pages=$(($(stat -c %s damaged.h5) / 4096))
+dd if=/dev/zero of=damaged.h5 bs=4096 seek="$((n_pages / 3))" count="$((n_pages - n_pages / 3))" \
     conv=notrunc status=none
 stage1=(train.stage=stage1)
 refuses "no teacher" "init.teacher" "${stage1[@]}"
@@ -104,6 +104,19 @@ check "the folder's configuration is as it was" cmp before.yaml teacher/config.y
 refuses "a damaged checkpoint" "damaged.h5" resume=damaged.h5
 refuses "other sizes" "$teacher" "resume=$teacher" model.ffn_dim=96
 refuses "fewer layers" "$teacher blocks.3." "resume=$teacher" model.num_layers=3
+
+# what a crash or a stranger left of the metrics
+cp -r teacher crashed
+more=(train.stage=teacher out=crashed resume=auto train.iterations=101)
+rm crashed/metrics.jsonl && mkfifo crashed/metrics.jsonl
+train_expecting 2 1 "${more[@]}"
+check_message "a pipe for the metrics" crashed/metrics.jsonl
+rm crashed/metrics.jsonl && truncate -s 1T crashed/metrics.jsonl
+train_expecting 2 1 "${more[@]}"
+check_message "metrics without a line" crashed/metrics.jsonl
+printf '{"iteration":98}\n{"iteration":99}' >crashed/metrics.jsonl
+train_expecting 0 1 "${more[@]}"
+check "a last line without its end gets one" test "$(grep -c '^{.*}$' crashed/metrics.jsonl)" -eq 3
 
 # ---- on two ranks: told once ----
 

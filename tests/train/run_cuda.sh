@@ -32,8 +32,10 @@ fi
 
 for name in stage1 stage2; do
     stage_options "$name"
-    train 1 "${stage[@]}" train.iterations=4 out="$name-whole" "${bf16[@]}"
+    train 1 "${stage[@]}" train.iterations=4 out="$name-whole" "${bf16[@]}" checkpoint.every=2
     train 1 "${stage[@]}" train.iterations=2 out="$name-halves" "${bf16[@]}"
+    check "$name saved while it goes on as at its end" "$tools/compare_checkpoints" \
+        {"$name-whole","$name-halves"}/checkpoints/step-00000002.h5
     train 1 "${stage[@]}" train.iterations=4 out="$name-halves" "${bf16[@]}" resume=auto
     check_same_run "$name in bfloat16 resumed" "$name-whole" "$name-halves"
     check "$name in bfloat16 near float32" "$tools/compare_metrics" "$name-cpu/metrics.jsonl" \
@@ -53,6 +55,11 @@ if [ "${TMD_CUDA:-}" = EMULATED ]; then
     refused "architecture" TMD_EMULATED_ARCHITECTURE=70
     refused "workspace" TMD_EMULATED_BYTES=300000000
     refused "does not fit" TMD_EMULATED_BYTES=538000000
+
+    TMD_EMULATED_PINNED_BYTES=8400000 \
+        train 1 "${stage[@]}" train.iterations=4 out=unpinned "${bf16[@]}" checkpoint.every=2
+    check "that nothing is pinned is said once" test "$(grep -c 'does not pin' log)" -eq 1
+    check_same_run "without pinned memory" stage2-whole unpinned
 
     code=0
     TMD_EMULATED_FAULT=20000 "$tmd" train "$small" data.files=[clips.h5] "${stage[@]}" out=dead \

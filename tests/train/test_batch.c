@@ -1,6 +1,6 @@
 /* The way of samples onto the device: what a pass reads are its own samples, whether they were
- * expected or others were, and those of the next pass arrive beside them.  TMD_TEST_ACT=f32 or
- * bf16: on a CUDA device with such an Act; unset: on the CPU. */
+ * expected or others were, and those of the next pass arrive beside them.  TMD_TEST_ACT as in
+ * learner_fixture.h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,19 +9,7 @@
 
 #include <cmocka.h>
 
-#include "kernels/cuda/backend_cuda.h"
 #include "learner_fixture.h"
-
-static struct Backend *open_backend(void) {
-    const char *act = getenv("TMD_TEST_ACT");
-    struct BackendCuda options = {.deterministic = true};
-    struct Backend *be;
-    struct Error err;
-    if (!act) return backend_cpu_create();
-    TMD_CHECK(dtype_parse(act, &options.act_dtype), "TMD_TEST_ACT=%s", act);
-    if (!backend_cuda_create(options, &be, &err)) fail_msg("%s", err.text);
-    return be;
-}
 
 enum { ITERATIONS = 4, CAPACITY = RUN_BATCH };
 
@@ -36,7 +24,7 @@ struct Case {
 
 static void case_init(struct Case *c) {
     static const char *const overrides[] = {"train.stage=stage1"};
-    run_init(&c->run, open_backend(), overrides, 1);
+    run_init(&c->run, run_open_backend(), overrides, 1);
     c->batch = &c->run.learner.batch;
     c->n_video = networks_latent_elems(&c->run.learner.nets);
     c->n_text = networks_text_elems(&c->run.learner.nets);

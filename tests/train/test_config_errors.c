@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -174,9 +176,15 @@ static void test_files_that_are_refused(void **state) {
     config_init(&c);
     char *missing = xprintf("%s/missing.yaml", (char *)*state);
     assert_false(config_load(&c, missing, &err));
-    expect_contains(err.text, "missing.yaml: No such file or directory");
+    expect_contains(err.text, "missing.yaml: cannot be opened: No such file or directory");
     assert_false(config_load(&c, *state, &err));
-    expect_contains(err.text, "expected a YAML file, got a directory");
+    expect_contains(err.text, "not a regular file");
+    char *pipe = xprintf("%s/pipe.yaml", (char *)*state);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_false(config_load(&c, pipe, &err));
+    expect_contains(err.text, "pipe.yaml: not a regular file");
+    unlink(pipe);
+    free(pipe);
     char *text = xmalloc(LIMIT + 1);
     memset(text, '\n', LIMIT + 1);
     char *path = fixture_write(state, "big.yaml", text, LIMIT);
@@ -202,7 +210,7 @@ static void test_bases_that_are_refused(void **state) {
                             folder);
     expect_load_error(state, "out: a\nbase: bad.yaml\n", 2, message);
     free(message);
-    message = xprintf("base: cannot open %s/none.yaml: No such file or directory", folder);
+    message = xprintf("base: %s/none.yaml: cannot be opened: No such file or directory", folder);
     expect_load_error(state, "base: none.yaml\n", 1, message);
     free(message);
     message = xprintf("base: '%s/./case.yaml' leads back to itself through its bases", folder);

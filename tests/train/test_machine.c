@@ -126,7 +126,7 @@ static void test_broken_tables(void **state) {
     free(path);
 
     assert_false(network_load(&network, "no/such/file", &err));
-    expect_contains(err.text, "cannot open no/such/file: ");
+    expect_contains(err.text, "no/such/file: cannot be opened: ");
     path = fixture_write_text(state, "gpu.yaml", "node:\n  gpus: 2.5\n");
     struct Machine machine;
     assert_false(machine_load(&machine, path, &err));

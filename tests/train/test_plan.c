@@ -111,7 +111,7 @@ static void test_command(void **state) {
 
     const char *unknown[] = {stage1, "--gpu", "h300", "--tables", "nowhere"};
     assert_int_equal(run_plan(state, 5, unknown), EXIT_USER);
-    expect_in_file(state, "error", "--gpu h300: cannot open nowhere/gpu/h300.yaml: ");
+    expect_in_file(state, "error", "--gpu h300: nowhere/gpu/h300.yaml: cannot be opened: ");
     const char *none[] = {"data.files=[]", "--gpu", GPU_TABLE, "--network", NETWORK_TABLE};
     assert_int_equal(run_plan(state, 5, none), EXIT_USER);
     expect_in_file(state, "error", "expected the path of a configuration, got overrides alone");

@@ -151,6 +151,7 @@ static void test_clock_is_a_roofline(void **state) {
         {OP_upload, {0.0, 8.0}, 4.5},
         {OP_upload_start, {0.0, 8.0}, 4.5},
         {OP_download, {0.0, 8.0}, 4.5},
+        {OP_download_start, {0.0, 8.0}, 4.5},
         {OP_copy, {0.0, 0.0}, 0.5},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -153,10 +154,11 @@ static void test_stale_files(void **state) {
     ranks_place_tcp(dead);
     const char *port = strrchr(dead, ':') + 1;
     char *nobody = xprintf("%s 127.0.0.1", port);
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 5; kind++) {
         if (kind == 1) write_line(path, nobody);
         if (kind == 2) write_line(path, "99999999 no.such.host.invalid");
         if (kind == 3) scratch_write(path, "nothing\0of the kind", 19);
+        if (kind == 4) assert_int_equal(mkfifo(path, 0600), 0);
         ranks_run(3, place, *state, late_leader, NULL);
         assert_false(scratch_exists(path));
     }

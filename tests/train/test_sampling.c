@@ -277,7 +277,9 @@ static void check_untrained(const struct Networks *nets, const char *file) {
     weights_alloc(&other, nets->be, student->table, 0);
     run_fresh_weights(&other, 0);
     float *fresh = values_of(&other);
-    assert_true(run_read_weights(&source, &other, &err));
+    struct Comm *alone = comm_self_create(NULL);
+    assert_true(run_read_weights(&source, &other, alone, &err));
+    alone->destroy(alone);
     float *expected = values_of(&other), *got = values_of(student);
     assert_memory_equal(got, expected, n_bytes);
     assert_memory_not_equal(fresh, expected, n_bytes);

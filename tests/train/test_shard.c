@@ -1,5 +1,6 @@
 /* Weights in shares: what is allocated and sent is what is planned, and what a formula says; shares tile
- * the weights, and come back whole.
+ * the weights, and come back whole; passes that a device learns with whole weights it learns with shares
+ * of the optimizer's, too.
  *
  *     [mpirun -np N] test_shard [cpu | cuda f32 | cuda bf16]
  */
@@ -15,6 +16,7 @@
 #include "counting_backend.h"
 #include "kernels/backend_open.h"
 #include "plan_fixture.h"
+#include "train/kd_pairs.h"
 
 static struct Backend *device;
 static struct Comm *world; /* on its memory */
@@ -123,7 +125,7 @@ static void check_as_planned(int small, const char *const *overrides) {
 /* The first configuration has all roles, and the first three ways all kinds of traffic: these are for a
  * device, with passes of one sample, for an emulated one takes its time. */
 static void test_as_planned(void **state) {
-    static const int chosen[] = {7, 0, 4, 8, 10}; /* of small_config */
+    static const int chosen[] = {7, 0, 3, 4, 8, 10}; /* of small_config */
     static const char *const ways[][3] = {{"parallel.shard=optimizer"},
                                           {"parallel.shard=full"},
                                           {"parallel.shard=full", "parallel.sequence=2"},
@@ -142,6 +144,48 @@ static void test_as_planned(void **state) {
                 on_host ? "train.micro_batch=2" : "train.micro_batch=1", ways[way][1], NULL};
             check_as_planned(chosen[c], overrides);
         }
+}
+
+/* Two batches of KD's pairs, in the memory of the step; returns what this rank sent for the second. */
+static int64_t make_pairs(struct ShardedRun *r) {
+    struct Learner *l = &r->learner;
+    struct Sampler sampler = kd_pair_sampler(&l->nets);
+    int64_t before = 0, n = r->config.train.micro_batch, n_video = networks_latent_elems(&l->nets);
+    float *clips = xmalloc((size_t)(n * n_video) * sizeof *clips);
+    struct SampleSet set = {
+        .n = n, .text = r->host_text, .neg_text = r->host_text, .clips = clips};
+    for (int batch = 0; batch < 2; batch++) {
+        before = parallel_sent_bytes(&r->parallel);
+        learner_begin_pairs(l);
+        sampler_run(&sampler, set, n, &l->arena);
+    }
+    for (int64_t i = 0; i < n * n_video; i++) assert_true(isfinite(clips[i]));
+    free(clips);
+    return parallel_sent_bytes(&r->parallel) - before;
+}
+
+/* Only what nobody holds whole is sent: shares of a teacher that is not trained. */
+static void test_pairs_as_planned(void **state) {
+    static const char *const ways[][3] = {{"parallel.shard=full"},
+                                          {"parallel.shard=optimizer"},
+                                          {"parallel.shard=full", "parallel.sequence=2"},
+                                          {"parallel.shard=full", "parallel.replicas=2"}};
+    (void)state;
+    bool on_host = strcmp(device->name, "cpu") == 0;
+    for (size_t way = 0; way < (on_host ? sizeof ways / sizeof *ways : 1); way++) {
+        const char *overrides[] = {ways[way][0], "train.global_batch=24", ways[way][1], NULL};
+        struct ShardedRun r;
+        if (!sharded_run_init(&r, 3, overrides)) continue;
+        load(&r);
+        struct PlanTarget target = simple_target(world->n_ranks, small_video, device->act_dtype);
+        double sent = (double)make_pairs(&r);
+        double planned = plan_pairs_make(&r.config, &target).traffic.sent_bytes;
+        if (fabs(sent - planned) > 1e-6 * planned)
+            fail_msg("%s: pairs sent %.0f bytes, planned %.0f", ways[way][0], sent, planned);
+        assert_true((sent > 0.0) == (r.learner.nets.weights[ROLE_TEACHER].share.n_shares > 1));
+        assert_int_equal(r.planned_bytes, r.backend.n_bytes);
+        sharded_run_free(&r);
+    }
 }
 
 /* ---- as a formula says ---- */
@@ -176,6 +220,42 @@ static void test_full_sharding_sends_what_it_must(void **state) {
     if (fabs(sent - expected) > 1e-9 * expected)
         fail_msg("sent %.0f bytes, expected %.0f", sent, expected);
     sharded_run_free(&r);
+}
+
+/* ---- learnt by the device ---- */
+
+static struct LearnedRegions learnt_with(const char *shard) {
+    static const enum StepKind kinds[] = {STEP_CRITIC, STEP_CRITIC, STEP_CRITIC, STEP_STUDENT,
+                                          STEP_STUDENT};
+    char *batch = xprintf("train.global_batch=%d", world->n_ranks);
+    const char *overrides[] = {shard, batch, "train.micro_batch=1", "model.dim=32",
+                               "model.ffn_dim=48", "model.num_heads=2", "model.patch_size=[2, 4, 4]",
+                               NULL};
+    struct ShardedRun r;
+    struct LearnedRegions before = device->learned(device);
+    if (!sharded_run_init(&r, 7, overrides)) fail_msg("a sample for each of %d ranks", world->n_ranks);
+    free(batch);
+    load(&r);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) iterate(&r, kinds[i]);
+    struct LearnedRegions after = device->learned(device);
+    sharded_run_free(&r);
+    return (struct LearnedRegions){.n_kept = after.n_kept - before.n_kept,
+                                   .n_launches = after.n_launches - before.n_launches};
+}
+
+/* With the optimizer's shares all that is learnt of whole weights, but once: the student's backbone is
+ * the first pass behind its loading, and does not wait for all gathers.  Of units that come and go there
+ * is nothing to learn. */
+static void test_passes_are_learnt(void **state) {
+    (void)state;
+    struct LearnedRegions whole = learnt_with("parallel.shard=none");
+    struct LearnedRegions shares = learnt_with("parallel.shard=optimizer");
+    struct LearnedRegions full = learnt_with("parallel.shard=full");
+    bool learns = strcmp(device->name, "cpu") != 0, divided = world->n_ranks > 1;
+    assert_int_equal(whole.n_launches > 2, learns);
+    assert_int_equal(shares.n_kept, whole.n_kept);
+    assert_int_equal(shares.n_launches, whole.n_launches - (learns && divided));
+    assert_int_equal(full.n_launches, divided ? 0 : whole.n_launches);
 }
 
 /* ---- shares ---- */
@@ -231,6 +311,8 @@ int main(int argc, char **argv) {
     world = comm_for_backend(host, device);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_planned),
+        cmocka_unit_test(test_pairs_as_planned),
+        cmocka_unit_test(test_passes_are_learnt),
         cmocka_unit_test(test_full_sharding_sends_what_it_must),
         cmocka_unit_test(test_shares_tile_the_weights),
     };

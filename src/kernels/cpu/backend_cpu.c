@@ -24,6 +24,10 @@ void cpu_download(const struct Backend *be, void *host, const void *device, int6
     memcpy(host, device, (size_t)n_bytes);
 }
 
+void cpu_download_start(const struct Backend *be, void *host, const void *device, int64_t n_bytes) {
+    cpu_download(be, host, device, n_bytes);
+}
+
 void cpu_copy(const struct Backend *be, void *to, const void *from, int64_t n_bytes) {
     (void)be;
     memcpy(to, from, (size_t)n_bytes);
@@ -109,6 +113,9 @@ struct Backend *backend_cpu_create(void) {
     be->memory_alloc = cpu_memory_alloc;
     be->memory_free = cpu_memory_free;
     be->upload_wait = cpu_finish;
+    be->download_wait = cpu_finish;
+    be->pinned_alloc = backend_host_alloc;
+    be->pinned_free = backend_host_free;
     be->memory_available = cpu_memory_available;
     be->describe = cpu_describe;
     be->finish = cpu_finish;

@@ -43,6 +43,7 @@ void cuda_zero(const struct Backend *be, void *device, int64_t n_bytes) {
 static void cuda_finish(const struct Backend *be) {
     CUDA_CHECK(cudaStreamSynchronize(cuda_state(be)->stream));
     cuda_uploads_finish(cuda_state(be)->uploads);
+    cuda_downloads_finish(cuda_state(be)->downloads);
 }
 
 static void *cuda_memory_alloc(const struct Backend *be, int64_t n_bytes) {
@@ -87,6 +88,7 @@ static void cuda_destroy(struct Backend *be) {
     cuda_finish(be);
     cuda_graphs_destroy(state->graphs);
     cuda_uploads_destroy(state->uploads);
+    cuda_downloads_destroy(state->downloads);
     cuda_gemm_destroy(state->gemm);
     cuda_cudnn_destroy(state->cudnn);
     CUDA_CHECK(cudaFree(state->workspace));
@@ -147,6 +149,7 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     state->every_plan = options.every_plan;
     CUDA_CHECK(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
     state->uploads = cuda_uploads_create();
+    state->downloads = cuda_downloads_create();
     state->gemm = cuda_gemm_create(state);
     state->cudnn = cuda_cudnn_create(state);
 
@@ -160,6 +163,9 @@ bool backend_cuda_create(struct BackendCuda options, struct Backend **out, struc
     be->memory_alloc = cuda_memory_alloc;
     be->memory_free = cuda_memory_free;
     be->upload_wait = cuda_upload_wait;
+    be->download_wait = cuda_download_wait;
+    be->pinned_alloc = cuda_pinned_alloc;
+    be->pinned_free = cuda_pinned_free;
     be->memory_available = cuda_memory_available;
     be->describe = cuda_describe;
     be->finish = cuda_finish;

@@ -2,9 +2,9 @@
  *
  * Host code in C, kernels in .cu files behind the same prototypes: each operation of the table is a
  * function cuda_<op> with C linkage.  All of them only enqueue work on `stream`, in order (upload_start
- * alone on another); download alone waits for it.  An Act is bfloat16, or float32 in the parity mode.
- * Every operation gives the same bits for the same input: sums over rows are made in two passes, never
- * with atomics. */
+ * and download_start alone on others); download alone waits for it.  An Act is bfloat16, or float32 in
+ * the parity mode.  Every operation gives the same bits for the same input: sums over rows are made in
+ * two passes, never with atomics. */
 #ifndef TMD_CUDA_STATE_H
 #define TMD_CUDA_STATE_H
 
@@ -21,6 +21,7 @@ struct CudaGemm;  /* linear.c: the algorithm of each shape */
 struct CudaCudnn; /* cudnn_graph.c: the plan of each graph */
 struct CudaGraphs; /* graph_capture.c: regions kept as CUDA graphs */
 struct CudaUploads; /* upload.c: copies that run beside the operations */
+struct CudaDownloads; /* download.c: the same in the other direction */
 
 struct CudaState {
     int device, n_multiprocessors;
@@ -36,6 +37,7 @@ struct CudaState {
     struct CudaCudnn *cudnn;
     struct CudaGraphs *graphs; /* NULL: none are kept */
     struct CudaUploads *uploads;
+    struct CudaDownloads *downloads;
 };
 
 static inline struct CudaState *cuda_state(const struct Backend *be) {
@@ -65,6 +67,12 @@ struct CudaUploads *cuda_uploads_create(void);
 void cuda_uploads_destroy(struct CudaUploads *uploads);
 void cuda_uploads_finish(const struct CudaUploads *uploads);
 void cuda_upload_wait(const struct Backend *be);
+struct CudaDownloads *cuda_downloads_create(void);
+void cuda_downloads_destroy(struct CudaDownloads *downloads);
+void cuda_downloads_finish(const struct CudaDownloads *downloads);
+void cuda_download_wait(const struct Backend *be);
+void *cuda_pinned_alloc(const struct Backend *be, int64_t n_bytes);
+void cuda_pinned_free(const struct Backend *be, void *memory);
 
 #ifdef __cplusplus
 }

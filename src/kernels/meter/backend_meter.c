@@ -46,6 +46,21 @@ static void meter_upload_wait(const struct Backend *be) {
     meter->inner->upload_wait(meter->inner);
 }
 
+static void meter_download_wait(const struct Backend *be) {
+    const struct Meter *meter = be->state;
+    meter->inner->download_wait(meter->inner);
+}
+
+static void *meter_pinned_alloc(const struct Backend *be, int64_t n_bytes) {
+    const struct Meter *meter = be->state;
+    return meter->inner->pinned_alloc(meter->inner, n_bytes);
+}
+
+static void meter_pinned_free(const struct Backend *be, void *memory) {
+    const struct Meter *meter = be->state;
+    meter->inner->pinned_free(meter->inner, memory);
+}
+
 static int64_t meter_memory_available(const struct Backend *be) {
     const struct Meter *meter = be->state;
     return meter->inner->memory_available(meter->inner);
@@ -94,6 +109,9 @@ struct Backend *backend_meter_create(const struct Backend *inner) {
     be->memory_alloc = meter_memory_alloc;
     be->memory_free = meter_memory_free;
     be->upload_wait = meter_upload_wait;
+    be->download_wait = meter_download_wait;
+    be->pinned_alloc = meter_pinned_alloc;
+    be->pinned_free = meter_pinned_free;
     be->memory_available = meter_memory_available;
     be->describe = meter_describe;
     be->finish = meter_finish;

@@ -49,6 +49,12 @@ static void plan_download_zeros(const struct Backend *be, void *host, const void
     memset(host, 0, (size_t)n_bytes);
 }
 
+static void plan_download_start_zeros(const struct Backend *be, void *host, const void *device,
+                                      int64_t n_bytes) {
+    plan_download_start(be, host, device, n_bytes);
+    memset(host, 0, (size_t)n_bytes);
+}
+
 /* Addresses that differ from each other and from those of a measuring arena: code may compare them.
  */
 static const uintptr_t fake_memory = (uintptr_t)1 << 62;
@@ -92,10 +98,14 @@ struct Backend *backend_plan_create(enum Dtype act_dtype) {
     MEMORY_OPS(PLAN_ENTRY)
     COMPUTE_OPS(PLAN_ENTRY)
     be->download = plan_download_zeros;
+    be->download_start = plan_download_start_zeros;
     be->attention_backward = plan_attention_backward_noted;
     be->memory_alloc = plan_memory_alloc;
     be->memory_free = plan_memory_free;
     be->upload_wait = plan_finish;
+    be->download_wait = plan_finish;
+    be->pinned_alloc = backend_host_alloc;
+    be->pinned_free = backend_host_free;
     be->memory_available = plan_memory_available;
     be->describe = plan_describe;
     be->finish = plan_finish;

@@ -14,7 +14,7 @@
 
 struct Machine {
     int n_devices, architecture, driver;
-    size_t memory_bytes;
+    size_t memory_bytes, pinned_bytes; /* of a device; that the host gives to all */
     bool others_first; /* TMD_EMULATED_ORDER=eager-others */
     bool strict;
     long long fault; /* the number of the piece of work at which the device dies; 0: never */

@@ -29,6 +29,7 @@ const Machine &emu_machine(void) {
         (int)setting("TMD_EMULATED_ARCHITECTURE", 90),
         (int)setting("TMD_EMULATED_DRIVER", CUDART_VERSION),
         (size_t)setting("TMD_EMULATED_BYTES", 8LL << 30),
+        (size_t)setting("TMD_EMULATED_PINNED_BYTES", 8LL << 30),
         order_is_eager(),
         setting("TMD_EMULATED_STRICT", 0) != 0,
         setting("TMD_EMULATED_FAULT", 0),

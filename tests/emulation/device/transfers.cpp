@@ -25,6 +25,12 @@ static bool pinned_range(uintptr_t address, uintptr_t *begin, uintptr_t *end) {
     return address < *end;
 }
 
+static size_t pinned_bytes_left(void) {
+    size_t used = 0;
+    for (const auto &[begin, n_bytes] : pinned()) used += n_bytes;
+    return emu_machine().pinned_bytes - used;
+}
+
 extern "C" void emu_require_kernel_pointer(const EmuLaunch *launch, const void *pointer) {
     DeviceLock lock = emu_lock();
     uintptr_t begin, end;
@@ -35,6 +41,7 @@ extern "C" void emu_require_kernel_pointer(const EmuLaunch *launch, const void *
 cudaError_t cudaMallocHost(void **address, size_t n_bytes) {
     DeviceLock lock = emu_lock();
     if (emu_capture_forbids(EMU_UNSAFE_FOR_THREAD)) return cudaPeekAtLastError();
+    if (n_bytes > pinned_bytes_left()) return emu_result(cudaErrorMemoryAllocation);
     *address = aligned_alloc(PAGE_BYTES, (n_bytes / PAGE_BYTES + 1) * PAGE_BYTES);
     if (!*address) return emu_result(cudaErrorMemoryAllocation);
     memset(*address, POISON, n_bytes);
