@@ -1,3 +1,5 @@
+/* Parsing by table: one walk over argv, which stores each value at its flag's offset and moves
+ * operands to the front. */
 #include "args.h"
 
 #include <ctype.h>

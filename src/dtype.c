@@ -1,3 +1,5 @@
+/* Conversions by bit manipulation, so that they are the same on every machine.  Rounding to nearest
+ * even adds half a unit of the last kept bit, less one where that bit is 0, and cuts. */
 #include "dtype.h"
 
 #include <string.h>

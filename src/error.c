@@ -1,3 +1,5 @@
+/* Messages are formatted into the caller's struct Error; fatal errors are printed here and end all
+ * ranks. */
 #include "error.h"
 
 #include <stdarg.h>

@@ -1,7 +1,8 @@
-/* One thread that does one piece of work at a time, beside the thread that hands it over.
+/* A thread that does one piece of work at a time, in parallel with the thread that hands it over.
  *
- * For saves: the step goes on while a checkpoint is compressed and written.  Work that writes HDF5
- * files may run beside the loader's thread, which reads others (h5_file.h on threads). */
+ * Its use is saving: training continues while a checkpoint is compressed and written.  Work that
+ * writes HDF5 files may run in parallel with the loader's thread, which reads others (h5_file.h on
+ * threads). */
 #ifndef TMD_DATA_BACKGROUND_H
 #define TMD_DATA_BACKGROUND_H
 

@@ -64,7 +64,7 @@ void ckpt_close(struct Ckpt *ckpt);
 const char *ckpt_path(const struct Ckpt *ckpt);
 int64_t ckpt_iteration(const struct Ckpt *ckpt);
 const char *ckpt_stage(const struct Ckpt *ckpt);
-/* How many files the tensors lie in beside this one; 0: they are in this one. */
+/* In how many shard files the tensors lie; 0: they are in this file. */
 int ckpt_shard_count(const struct Ckpt *ckpt);
 
 /* Values in ascending order of their keys, without format, version, iteration and stage. */

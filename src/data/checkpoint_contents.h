@@ -1,5 +1,5 @@
-/* The table of contents of a checkpoint: what the writer collects, the reader finds, and both sum
- * up in the manifest.
+/* The table of contents of a checkpoint: the writer collects it, the reader finds it, and both
+ * compute the manifest from it.
  *
  * The manifest is the CRC-32 of these lines, values by key, then tensors by group and name:
  *   KEY int 42
@@ -10,7 +10,7 @@
  *
  * In a sharded checkpoint a tensor is one or several pieces, ranges of its elements in row-major
  * order; each lies in one shard, in chunks with a checksum each (checkpoint_shards.h).  Its line
- * goes on with each piece, " 2:60-90" (the shard, the first element and the one behind the last),
+ * goes on with each piece, " 2:60-90" (the shard, the first element and the one after the last),
  * and the checksums of the piece's chunks, " 0a1b2c3d".  The tensor's checksum is combined from
  * those: in a shard file, where a tensor has one piece, it is that piece's. */
 #ifndef TMD_DATA_CHECKPOINT_CONTENTS_H
@@ -52,7 +52,7 @@ struct CkptValue *ckpt_contents_add_value(struct CkptContents *contents, const c
                                           enum CkptKind kind, const char *text);
 struct CkptTensorInfo *ckpt_contents_add_tensor(struct CkptContents *contents, const char *group,
                                                 const char *name, int n_dims, const int64_t *shape);
-/* Adds a piece to the tensor that was added last, behind its other pieces, with the checksums of
+/* Adds a piece to the tensor that was added last, after its other pieces, with the checksums of
  * its ckpt_piece_chunks(end - begin) chunks. */
 void ckpt_contents_add_piece(struct CkptContents *contents, int shard, int64_t begin, int64_t end,
                              const uint32_t *chunk_crc32);
@@ -78,7 +78,7 @@ int64_t ckpt_chunk_rows(int64_t n_rows, int64_t row_bytes);
 int64_t ckpt_piece_chunks(int64_t n_elems);
 int64_t ckpt_piece_chunk_elems(int64_t n_elems);
 
-/* A list of n items, in the place that it then has, with room for n_more behind them. */
+/* Makes room for n_more items after the n of a list; returns the list's new address. */
 void *ckpt_grow(void *items, int64_t n, int64_t n_more, int64_t *capacity, size_t item_bytes);
 
 #endif

@@ -1,5 +1,5 @@
-/* The folder of checkpoints of a run: `step-00001000.h5`, named by iteration, and of sharded ones
- * the folder of their shards beside it. */
+/* The folder of a run's checkpoints: `step-00001000.h5`, named by iteration.  A sharded one has a
+ * folder of shards next to it (checkpoint_shards.h). */
 #ifndef TMD_DATA_CHECKPOINT_FOLDER_H
 #define TMD_DATA_CHECKPOINT_FOLDER_H
 
@@ -19,8 +19,8 @@ char *ckpt_shards_name(int64_t iteration, int64_t save_id);
  * stays. */
 void ckpt_folder_sweep(const char *folder, int64_t live_id);
 
-/* Removes the shards of one save, and nothing else that may lie with them, unless a checkpoint has
- * them, or one that cannot be opened may have. */
+/* Removes the shards of one save, and no other file in their folder.  Does nothing if they belong
+ * to a checkpoint, or may belong to one that cannot be opened. */
 void ckpt_shards_remove(const char *folder, int64_t iteration, int64_t save_id);
 
 /* How many checkpoints the folder holds, intact or not; 0 if there is no such folder. */
@@ -29,18 +29,19 @@ bool ckpt_folder_count(const char *folder, int64_t *n, struct Error *err);
 /* Is a part (ckpt_verify_part) of the checkpoint intact?  If not, `reason` says why. */
 bool ckpt_is_intact(const char *path, int part, int n_parts, struct Error *reason);
 
-/* Whoever says which checkpoints are intact. */
+/* Says whether a checkpoint is intact. */
 typedef bool CkptJudge(void *context, const char *path);
 
 /* The intact checkpoint of the highest iteration: `*path` (the caller frees it), or NULL if the
- * folder does not exist or holds no checkpoint.  `judge` is asked, from the newest on.  If all are
- * damaged, that is an error: a run must not begin anew over its own ruins without being told. */
+ * folder does not exist or holds no checkpoint.  `judge` is asked about one after another, the
+ * newest first.  If all are damaged, that is an error: a run must not silently begin anew over
+ * them. */
 bool ckpt_newest_valid(const char *folder, char **path, CkptJudge *judge, void *context,
                        struct Error *err);
 
-/* Removes checkpoints with their shards, but not: the keep_last (>= 1) newest, those whose
- * iteration is a multiple of keep_every (0: none), and the one at `intact`, which the caller knows
- * to be so. */
+/* Removes checkpoints and their shards, except the keep_last (>= 1) newest, those whose iteration
+ * is a multiple of keep_every (0: none), and the one at `intact`, which the caller knows to be
+ * intact. */
 bool ckpt_rotate(const char *folder, int64_t keep_last, int64_t keep_every, const char *intact,
                  struct Error *err);
 

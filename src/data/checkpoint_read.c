@@ -1,25 +1,26 @@
 /* A block that a range covers goes straight to its place; others, two at most of a range, through a
  * buffer. */
-#define _GNU_SOURCE /* qsort_r */
 #include "data/checkpoint_read.h"
 
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/checkpoint_contents.h"
 #include "data/crc32.h"
 #include "data/h5_block.h"
+#include "data/worker_thread.h"
 
 /* A block to read. */
 struct Job {
     struct H5Block block;
-    int64_t part;           /* the range that wants it */
     int64_t number;         /* in its array */
     int64_t n_elems;        /* without padding */
     int64_t from, to;       /* which of its elements are wanted, */
     float *out;             /* and where they go; NULL: nowhere */
+    bool allow_nonfinite;
     const uint32_t *stored; /* its checksum as it should be; NULL: unknown */
     uint32_t crc32;         /* as it is, once read */
 };
@@ -27,7 +28,6 @@ struct Job {
 /* A range: so many jobs in a row. */
 struct Part {
     int64_t first, n;
-    bool allow_nonfinite;
     const uint32_t *whole;
     char *where;
 };
@@ -39,89 +39,73 @@ struct Buffers {
     int64_t n_bytes;
 };
 
-struct CkptReading {
-    struct Job *jobs;
-    struct Part *parts;
-    int64_t n_jobs, n_parts, jobs_capacity, parts_capacity;
-    int64_t *order; /* [n_jobs]: jobs as they are fetched, */
-    int64_t order_capacity, n_fetched; /* and how many have been */
-    struct Buffers *buffers; /* [n_buffers], a thread's each */
-    int n_buffers;
+struct Worker {
+    struct CkptReading *reading;
+    pthread_t thread;
+    struct Buffers buffers;
 };
 
-struct CkptReading *ckpt_reading_create(void) {
-    return xcalloc(sizeof(struct CkptReading));
+/* The first job that failed, and why; INT64_MAX: none. */
+struct Failure {
+    int64_t job;
+    struct Error err;
+};
+
+struct CkptReading {
+    struct Part *parts;
+    int64_t n_parts, parts_capacity, jobs_capacity;
+    int64_t n_bytes; /* of all jobs, decoded */
+
+    pthread_mutex_t lock; /* of what follows, up to the empty line */
+    pthread_cond_t news;  /* another job, or `complete` */
+    struct Job *jobs;
+    int64_t n_jobs, n_taken;
+    bool complete; /* no job will be added any more */
+    struct Failure failure;
+
+    pthread_mutex_t disk;   /* held by the one who fetches */
+    struct Worker *workers; /* [n_workers]; the first is whoever calls ckpt_reading_run, */
+    int n_workers;
+    int n_started; /* and the others threads, of which so many run */
+};
+
+static void forget_jobs(struct CkptReading *reading) {
+    for (int64_t i = 0; i < reading->n_parts; i++) free(reading->parts[i].where);
+    reading->n_parts = reading->n_jobs = reading->n_taken = reading->n_bytes = 0;
+    reading->complete = false;
+    reading->failure.job = INT64_MAX;
 }
 
-void ckpt_reading_clear(struct CkptReading *reading) {
-    for (int64_t i = 0; i < reading->n_parts; i++) free(reading->parts[i].where);
-    reading->n_parts = reading->n_jobs = 0;
+struct CkptReading *ckpt_reading_create(void) {
+    struct CkptReading *reading = xcalloc(sizeof *reading);
+    pthread_mutex_init(&reading->lock, NULL);
+    pthread_mutex_init(&reading->disk, NULL);
+    pthread_cond_init(&reading->news, NULL);
+    reading->n_workers = 1 + omp_get_max_threads(); /* one waits for the disk, the others decode */
+    reading->workers = xcalloc((size_t)reading->n_workers * sizeof *reading->workers);
+    for (int w = 0; w < reading->n_workers; w++) reading->workers[w].reading = reading;
+    forget_jobs(reading);
+    return reading;
 }
 
 void ckpt_reading_destroy(struct CkptReading *reading) {
     if (!reading) return;
     ckpt_reading_clear(reading);
-    for (int i = 0; i < reading->n_buffers; i++) {
-        h5_block_buffers_free(&reading->buffers[i].block);
-        free(reading->buffers[i].values);
+    for (int w = 0; w < reading->n_workers; w++) {
+        h5_block_buffers_free(&reading->workers[w].buffers.block);
+        free(reading->workers[w].buffers.values);
     }
-    free(reading->buffers);
+    free(reading->workers);
+    pthread_cond_destroy(&reading->news);
+    pthread_mutex_destroy(&reading->disk);
+    pthread_mutex_destroy(&reading->lock);
     free(reading->parts);
-    free(reading->order);
     free(reading->jobs);
     free(reading);
 }
 
 int64_t ckpt_reading_blocks(const struct CkptReading *reading) {
     return reading->n_jobs;
-}
-
-/* ---- collecting ---- */
-
-static int64_t lesser(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t greater(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
-/* `job` has what all blocks of the array have in common. */
-static bool add_job(struct CkptReading *reading, const struct H5Array *array, struct Job job,
-                    const struct CkptRange *range, const uint32_t *block_crc32, struct Error *err) {
-    int64_t rows = h5_block_rows(array), row = job.number * rows;
-    int64_t begin = row * array->row_elems;
-    int64_t end = begin + lesser(rows, array->n_rows - row) * array->row_elems;
-    int64_t from = greater(begin, range->begin), to = lesser(end, range->end);
-    job.n_elems = end - begin;
-    job.from = from - begin;
-    job.to = to - begin;
-    job.out = range->out ? range->out + (from - range->begin) : NULL;
-    job.stored = block_crc32 ? &block_crc32[job.number] : NULL;
-    if (!h5_block_locate(array, job.number, &job.block, err)) return false;
-    reading->jobs = ckpt_grow(reading->jobs, reading->n_jobs, 1, &reading->jobs_capacity,
-                              sizeof *reading->jobs);
-    reading->jobs[reading->n_jobs++] = job;
-    return true;
-}
-
-bool ckpt_reading_add(struct CkptReading *reading, const struct H5Array *array,
-                      const struct CkptRange *range, struct CkptSums sums, const char *where,
-                      struct Error *err) {
-    int64_t block_elems = h5_block_rows(array) * array->row_elems, first = reading->n_jobs;
-    struct Job job = {.part = reading->n_parts, .number = range->begin / block_elems};
-    bool added = h5_block_begin(array, &job.block, err);
-    for (; added && job.number * block_elems < range->end; job.number++)
-        added = add_job(reading, array, job, range, sums.blocks, err);
-    if (!added) return error_prefix(err, "%s", where);
-    reading->parts = ckpt_grow(reading->parts, reading->n_parts, 1, &reading->parts_capacity,
-                               sizeof *reading->parts);
-    reading->parts[reading->n_parts++] = (struct Part){.first = first,
-                                                       .n = reading->n_jobs - first,
-                                                       .allow_nonfinite = range->allow_nonfinite,
-                                                       .whole = sums.whole,
-                                                       .where = xstrdup(where)};
-    return true;
 }
 
 /* ---- reading ---- */
@@ -148,104 +132,154 @@ static bool check_sum(const struct Job *job, struct Error *err) {
                      (long long)job->number, job->crc32, *job->stored);
 }
 
-static bool damaged_chunk(const struct Job *job, struct Error *err) {
-    return error_prefix(err, "chunk %lld", (long long)job->number);
-}
-
 /* From the buffers, where the block has been fetched, to its place. */
-static bool decode_job(struct Job *job, bool allow_nonfinite, struct Buffers *buffers,
-                       struct Error *err) {
+static bool decode(struct Job *job, struct Buffers *buffers, struct Error *err) {
     int64_t n_wanted = job->to - job->from, n_bytes = job->n_elems * (int64_t)sizeof(float);
     bool direct = job->out && n_bytes == job->block.n_bytes && n_wanted == job->n_elems;
     float *values = direct ? job->out : need_values(buffers, job->block.n_bytes);
-    if (!h5_block_decode(&job->block, &buffers->block, values, err)) return damaged_chunk(job, err);
+    if (!h5_block_decode(&job->block, &buffers->block, values, err))
+        return error_prefix(err, "chunk %lld", (long long)job->number);
     job->crc32 = crc32_after(0, values, n_bytes);
     if (!check_sum(job, err)) return false;
-    if (!allow_nonfinite && !check_finite(values + job->from, n_wanted, err)) return false;
+    if (!job->allow_nonfinite && !check_finite(values + job->from, n_wanted, err)) return false;
     if (job->out && !direct)
         memcpy(job->out, values + job->from, (size_t)n_wanted * sizeof *values);
     return true;
 }
 
-/* The first job that failed, and why; n_jobs: none. */
-struct Failure {
-    int64_t job;
+/* The number of the next job, once there is one, and a copy of it; -1: all have been taken. */
+static int64_t take_job(struct CkptReading *reading, struct Job *job) {
+    int64_t i = -1;
+    pthread_mutex_lock(&reading->lock);
+    while (reading->n_taken == reading->n_jobs && !reading->complete)
+        pthread_cond_wait(&reading->news, &reading->lock);
+    if (reading->n_taken < reading->n_jobs) {
+        i = reading->n_taken++;
+        *job = reading->jobs[i];
+    }
+    pthread_mutex_unlock(&reading->lock);
+    return i;
+}
+
+/* Takes a job and fetches its block.  One thread at a time: the system sees a file read from its
+ * beginning to its end, and reads ahead. */
+static int64_t fetch_job(struct Worker *w, struct Job *job, bool *fetched, struct Error *err) {
+    pthread_mutex_lock(&w->reading->disk);
+    int64_t i = take_job(w->reading, job);
+    *fetched = i >= 0 && (h5_block_fetch(&job->block, &w->buffers.block, err) ||
+                          error_prefix(err, "chunk %lld", (long long)job->number));
+    pthread_mutex_unlock(&w->reading->disk);
+    return i;
+}
+
+static void report(struct CkptReading *reading, int64_t i, uint32_t crc32, const struct Error *err) {
+    pthread_mutex_lock(&reading->lock);
+    reading->jobs[i].crc32 = crc32;
+    if (err && i < reading->failure.job) reading->failure = (struct Failure){i, *err};
+    pthread_mutex_unlock(&reading->lock);
+}
+
+/* Job after job, until all are taken. */
+static void *work(void *context) {
+    struct Worker *w = context;
+    struct Job job;
     struct Error err;
-};
-
-static void note(struct Failure *failure, int64_t job, const struct Error *err) {
-#pragma omp critical(ckpt_reading_failure)
-    if (job < failure->job) {
-        failure->job = job;
-        failure->err = *err;
+    bool good;
+    for (int64_t i; (i = fetch_job(w, &job, &good, &err)) >= 0;) {
+        good = good && decode(&job, &w->buffers, &err);
+        report(w->reading, i, job.crc32, good ? NULL : &err);
     }
+    return NULL;
 }
 
-/* One waits for the disk, the others decode; but no more than have something to do for longer than it
- * takes to wake them. */
-static int count_threads(const struct CkptReading *reading) {
+/* A thread more, once there is so much to read that it has something to do for longer than it takes to
+ * wake it.  Without it, others do its work. */
+static void start_worker(struct CkptReading *reading) {
     enum { LEAST_BYTES = 1 << 20 };
-    int64_t n_bytes = 0;
-    for (int64_t i = 0; i < reading->n_jobs; i++) n_bytes += reading->jobs[i].block.n_bytes;
-    int64_t n_most = lesser(reading->n_jobs, 1 + n_bytes / LEAST_BYTES);
-    return (int)lesser(1 + omp_get_max_threads(), n_most);
+    struct Worker *w = &reading->workers[1 + reading->n_started];
+    if (1 + reading->n_started == reading->n_workers) return;
+    if (reading->n_bytes < (1 + reading->n_started) * (int64_t)LEAST_BYTES) return;
+    if (worker_thread_start(&w->thread, work, w)) reading->n_started++;
 }
 
-static void need_buffers(struct CkptReading *reading, int n) {
-    if (n <= reading->n_buffers) return;
-    reading->buffers = xrealloc(reading->buffers, (size_t)n * sizeof *reading->buffers);
-    for (int i = reading->n_buffers; i < n; i++) reading->buffers[i] = (struct Buffers){0};
-    reading->n_buffers = n;
+/* Says that no job will be added, and helps with what there is. */
+static void finish_jobs(struct CkptReading *reading) {
+    pthread_mutex_lock(&reading->lock);
+    reading->complete = true;
+    pthread_cond_broadcast(&reading->news);
+    pthread_mutex_unlock(&reading->lock);
+    work(&reading->workers[0]);
+    for (; reading->n_started > 0; reading->n_started--)
+        pthread_join(reading->workers[reading->n_started].thread, NULL);
 }
 
-static int by_place(const void *left, const void *right, void *context) {
-    const struct Job *jobs = context;
-    const struct H5Block *a = &jobs[*(const int64_t *)left].block;
-    const struct H5Block *b = &jobs[*(const int64_t *)right].block;
-    if (a->descriptor != b->descriptor) return a->descriptor < b->descriptor ? -1 : 1;
-    return (a->offset > b->offset) - (a->offset < b->offset);
+void ckpt_reading_clear(struct CkptReading *reading) {
+    pthread_mutex_lock(&reading->lock);
+    reading->n_taken = reading->n_jobs;
+    pthread_mutex_unlock(&reading->lock);
+    finish_jobs(reading);
+    forget_jobs(reading);
 }
 
-/* The jobs in the order of the files, which the disk reads fastest. */
-static void sort_jobs(struct CkptReading *reading) {
-    reading->order =
-        ckpt_grow(reading->order, 0, reading->n_jobs, &reading->order_capacity, sizeof(int64_t));
-    for (int64_t i = 0; i < reading->n_jobs; i++) reading->order[i] = i;
-    qsort_r(reading->order, (size_t)reading->n_jobs, sizeof(int64_t), by_place, reading->jobs);
+/* ---- collecting ---- */
+
+static int64_t lesser(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
-/* Fetches the block of the next job, *i (n_jobs: none is left).  One thread at a time: the system sees
- * a file read from its beginning to its end, and reads ahead. */
-static bool fetch_next(struct CkptReading *reading, struct Buffers *buffers, int64_t *i,
-                       struct Error *err) {
-    bool fetched = true;
-#pragma omp critical(ckpt_reading_fetch)
-    if (reading->n_fetched == reading->n_jobs) {
-        *i = reading->n_jobs;
-    } else {
-        *i = reading->order[reading->n_fetched++];
-        fetched = h5_block_fetch(&reading->jobs[*i].block, &buffers->block, err);
-    }
-    return fetched || damaged_chunk(&reading->jobs[*i], err);
+static int64_t greater(int64_t a, int64_t b) {
+    return a > b ? a : b;
 }
 
-static void read_jobs(struct CkptReading *reading, struct Failure *failure) {
-    int n_threads = count_threads(reading);
-    need_buffers(reading, n_threads);
-    sort_jobs(reading);
-    reading->n_fetched = 0;
-#pragma omp parallel num_threads(n_threads)
-    for (;;) {
-        struct Buffers *buffers = &reading->buffers[omp_get_thread_num()];
-        struct Error err;
-        int64_t i;
-        bool good = fetch_next(reading, buffers, &i, &err);
-        if (i == reading->n_jobs) break;
-        struct Job *job = &reading->jobs[i];
-        good = good && decode_job(job, reading->parts[job->part].allow_nonfinite, buffers, &err);
-        if (!good) note(failure, i, &err);
-    }
+static void add_job(struct CkptReading *reading, const struct Job *job) {
+    pthread_mutex_lock(&reading->lock);
+    reading->jobs = ckpt_grow(reading->jobs, reading->n_jobs, 1, &reading->jobs_capacity,
+                              sizeof *reading->jobs);
+    reading->jobs[reading->n_jobs++] = *job;
+    pthread_cond_signal(&reading->news);
+    pthread_mutex_unlock(&reading->lock);
+    reading->n_bytes += job->block.n_bytes;
+    start_worker(reading);
 }
+
+/* `job` has what all blocks of the array have in common. */
+static bool add_block(struct CkptReading *reading, const struct H5Array *array, struct Job job,
+                      const struct CkptRange *range, const uint32_t *block_crc32,
+                      struct Error *err) {
+    int64_t rows = h5_block_rows(array), row = job.number * rows;
+    int64_t begin = row * array->row_elems;
+    int64_t end = begin + lesser(rows, array->n_rows - row) * array->row_elems;
+    int64_t from = greater(begin, range->begin), to = lesser(end, range->end);
+    job.n_elems = end - begin;
+    job.from = from - begin;
+    job.to = to - begin;
+    job.out = range->out ? range->out + (from - range->begin) : NULL;
+    job.stored = block_crc32 ? &block_crc32[job.number] : NULL;
+    if (!h5_block_locate(array, job.number, &job.block, err)) return false;
+    add_job(reading, &job);
+    return true;
+}
+
+bool ckpt_reading_add(struct CkptReading *reading, const struct H5Array *array,
+                      const struct CkptRange *range, struct CkptSums sums, const char *where,
+                      struct Error *err) {
+    int64_t block_elems = h5_block_rows(array) * array->row_elems, first = reading->n_jobs;
+    struct Job job = {.number = range->begin / block_elems,
+                      .allow_nonfinite = range->allow_nonfinite};
+    bool added = h5_block_begin(array, &job.block, err);
+    for (; added && job.number * block_elems < range->end; job.number++)
+        added = add_block(reading, array, job, range, sums.blocks, err);
+    if (!added) return error_prefix(err, "%s", where);
+    reading->parts = ckpt_grow(reading->parts, reading->n_parts, 1, &reading->parts_capacity,
+                               sizeof *reading->parts);
+    reading->parts[reading->n_parts++] = (struct Part){.first = first,
+                                                       .n = reading->n_jobs - first,
+                                                       .whole = sums.whole,
+                                                       .where = xstrdup(where)};
+    return true;
+}
+
+/* ---- the end ---- */
 
 /* The checksum of an array that is known only as a whole. */
 static bool check_whole(const struct CkptReading *reading, const struct Part *part,
@@ -260,15 +294,14 @@ static bool check_whole(const struct CkptReading *reading, const struct Part *pa
 }
 
 bool ckpt_reading_run(struct CkptReading *reading, struct Error *err) {
-    struct Failure failure = {.job = reading->n_jobs};
-    if (reading->n_jobs > 0) read_jobs(reading, &failure);
     bool good = true;
+    finish_jobs(reading);
     for (int64_t i = 0; good && i < reading->n_parts; i++) {
         const struct Part *part = &reading->parts[i];
-        bool read = failure.job >= part->first + part->n;
-        if (!read) *err = failure.err;
+        bool read = reading->failure.job >= part->first + part->n;
+        if (!read) *err = reading->failure.err;
         good = (read && check_whole(reading, part, err)) || error_prefix(err, "%s", part->where);
     }
-    ckpt_reading_clear(reading);
+    forget_jobs(reading);
     return good;
 }

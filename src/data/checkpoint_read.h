@@ -1,9 +1,9 @@
 /* Ranges of the elements of stored arrays: what reading whole and sharded checkpoints has in
  * common.
  *
- * Ranges are collected first, which asks HDF5 where their blocks lie (h5_block.h), and then read
- * all at once: one thread after the other fetches a block, in the order of the files, and while the
- * next one does so, decodes and checks it.
+ * The caller adds ranges, which asks HDF5 where their blocks lie (h5_block.h).  Threads begin to read
+ * while it does: one after the other fetches a block, in the order of adding, and while the next one
+ * does so, decodes and checks it.
  *
  *     ckpt_reading_add(reading, ...) for each range;  ckpt_reading_run(reading, ...) */
 #ifndef TMD_DATA_CHECKPOINT_READ_H
@@ -39,12 +39,12 @@ void ckpt_reading_destroy(struct CkptReading *reading);
 bool ckpt_reading_add(struct CkptReading *reading, const struct H5Array *array,
                       const struct CkptRange *range, struct CkptSums sums, const char *where,
                       struct Error *err);
-/* How many blocks are collected. */
+/* How many blocks have been added. */
 int64_t ckpt_reading_blocks(const struct CkptReading *reading);
-/* Reads what is collected; afterwards nothing is.  Of several errors the first by order of adding.
- */
+/* Reads what has been added and is not read yet; afterwards nothing is.  Of several errors the first by
+ * order of adding. */
 bool ckpt_reading_run(struct CkptReading *reading, struct Error *err);
-/* Forgets what is collected: the way out after an error. */
+/* Forgets what has been added: the way out after an error. */
 void ckpt_reading_clear(struct CkptReading *reading);
 
 #endif

@@ -9,7 +9,7 @@
  *                       chunks of about 4 MiB where it is long
  *   /contents           names, shapes, ranges, the CRC-32 of every chunk (checkpoint_table.h)
  *   attributes of /     format, format_version, iteration, stage, save_id, shard, n_shards,
- * manifest
+ *                       manifest
  *
  * A master (format "tmd.checkpoint", version 2)
  *   /ROLE/KIND/NAME     the whole tensor as a virtual dataset over the shards, for h5py and others.

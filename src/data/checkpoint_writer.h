@@ -1,15 +1,15 @@
-/* Writing a checkpoint (checkpoint.h), tensor by tensor; of sharded ones, what is common to all
- * their files (checkpoint_shards.h has the rest).
+/* Writing a checkpoint (checkpoint.h), tensor by tensor.  The same functions write what all files
+ * of a sharded checkpoint have in common; checkpoint_shards.h has the rest.
  *
  * The file grows under the name `<path>.partial` and takes its own name once it is complete and on
  * the disk.  A crash at any moment leaves earlier checkpoints as they were, and at worst a partial
  * file, which the next writer to the same folder removes.  One writer per folder at a time.
  *
- * After any error, a full disk for one, call ckpt_writer_abandon.
+ * After any error (such as a full disk) call ckpt_writer_abandon.
  *
- * A writer belongs to one thread, which may be another than the one that reads data sets or writes
- * other files at the same time: HDF5's lock is never held for longer than a chunk takes to be
- * written (h5_file.h, h5_array.h). */
+ * A writer belongs to one thread.  Other threads may read datasets or write other files at the same
+ * time: HDF5's lock is never held for longer than it takes to write a chunk (h5_file.h,
+ * h5_array.h). */
 #ifndef TMD_DATA_CHECKPOINT_WRITER_H
 #define TMD_DATA_CHECKPOINT_WRITER_H
 

@@ -1,3 +1,4 @@
+/* `tmd data` only dispatches: each of its commands has a file of its own. */
 #include "data/cmd_data.h"
 
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Of the bytes behind those whose CRC-32 is `before` (0: none). */
+/* The CRC-32 of some bytes followed by these, given the CRC-32 `before` of the former (0: none). */
 uint32_t crc32_after(uint32_t before, const void *bytes, int64_t n_bytes);
 
 /* Of two stretches of bytes in a row, from their own; the second has n_bytes. */

@@ -1,3 +1,5 @@
+/* Joins files to one dataset: compares what must agree, numbers the samples on, and lets one thread
+ * read at a time. */
 #include "data/dataset.h"
 
 #include <pthread.h>

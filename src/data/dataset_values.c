@@ -1,3 +1,5 @@
+/* Conversions between stored elements and float32, and normalisation by channel.  The constants are
+ * those of Wan2.1's VAE. */
 #include "data/dataset_values.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* Samples are appended one by one to a file aside, which takes its real name when it is finished.
+ * Offsets and checksums, which are small, are collected in memory and written at the end. */
 #include "data/dataset_writer.h"
 
 #include <math.h>

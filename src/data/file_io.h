@@ -1,4 +1,5 @@
-/* Regular files by descriptor: whole transfers at given offsets, or errors that name the file. */
+/* Regular files by descriptor: transfers at given offsets, complete or with an error that names the
+ * file. */
 #ifndef TMD_DATA_FILE_IO_H
 #define TMD_DATA_FILE_IO_H
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "minmax.h"
 #include "philox.h"
 
 /* The key of the weights: changing it changes every distance. */
@@ -31,10 +32,6 @@ static void normal_pair(uint64_t index, uint32_t purpose, double out[2]) {
     double angle = 2 * M_PI * philox_uniform(draw.word[1]);
     out[0] = radius * cos(angle);
     out[1] = radius * sin(angle);
-}
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
 }
 
 struct FrechetMap *frechet_map_create(int64_t channels, int64_t frames, int64_t height,

@@ -1,3 +1,5 @@
+/* Opening and creating arrays: everything in the file's header is checked here, so that reading and
+ * writing (h5_array_io.c) can rely on it. */
 #include "data/h5_array.h"
 
 #include <stdlib.h>

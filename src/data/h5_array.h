@@ -8,8 +8,8 @@
  *
  * Chunks are read raw and decoded here rather than by the library: the declared length of a chunk
  * then bounds every write, where HDF5's pipeline trusts what a filter returns; and decoding happens
- * outside the library's lock, beside a thread that writes a checkpoint.  h5_array_fill writes
- * chunks likewise.
+ * outside the library's lock, in parallel with a thread that writes a checkpoint.  h5_array_fill
+ * encodes chunks here, for the same reason.
  *
  * An array has buffers for one chunk and belongs to one thread at a time. */
 #ifndef TMD_DATA_H5_ARRAY_H

@@ -1,3 +1,4 @@
+/* Every read checks class, size and count of the stored type before HDF5 converts anything. */
 #include "data/h5_attr.h"
 
 #include <stdlib.h>

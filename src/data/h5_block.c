@@ -1,3 +1,5 @@
+/* Asks HDF5 for the address of a block once; fetching is then a read at an offset of the file, and
+ * decoding is h5_chunk.h's. */
 #include "data/h5_block.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* The filters themselves: shuffle and fletcher32 are written out here, zstd and deflate are those
+ * of their libraries. */
 #include "data/h5_chunk.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* HDF5's types for our elements, and back from the type of a stored array. */
 #include "data/h5_element.h"
 
 #include <stdlib.h>

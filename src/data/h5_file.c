@@ -1,3 +1,5 @@
+/* Opening and creating files with properties that switch off what is refused, and finding objects
+ * without following links. */
 #include "data/h5_file.h"
 
 #include <errno.h>

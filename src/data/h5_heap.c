@@ -1,3 +1,5 @@
+/* Reads a collection as a whole, keeps it for the next string, and checks every length before it is
+ * used. */
 #include "data/h5_heap.h"
 
 #include <errno.h>

@@ -1,9 +1,9 @@
-/* The file driver of the HDF5 files that we write: it keeps a full disk from the library.
+/* The file driver of the HDF5 files that we write: it hides a full disk from the library.
  *
  * HDF5 1.10 does not survive a failed write: the file cannot be closed any more, and the program
  * crashes when it ends.  This driver writes as the library's own does, but on the first failure it
- * notes errno, and from then on pretends that all writes succeed.  So a file can always be closed,
- * and whoever wrote it asks afterwards whether that was for nothing. */
+ * notes errno, and from then on pretends that all writes succeed.  So a file can always be closed;
+ * its writer asks afterwards whether all was written. */
 #ifndef TMD_DATA_H5_SINK_H
 #define TMD_DATA_H5_SINK_H
 

@@ -1,3 +1,4 @@
+/* The codec, and its registration as a filter of HDF5's pipeline. */
 #include "data/h5_zstd.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* Asks the libraries for their versions. */
 #include "data/library_versions.h"
 
 #include <hdf5.h>

@@ -1,3 +1,5 @@
+/* The thread fills a ring of batches; the consumer takes them out in order.  One lock guards the
+ * two counters between them. */
 #include "data/loader.h"
 
 #include <pthread.h>

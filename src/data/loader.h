@@ -1,9 +1,8 @@
 /* Batches of a dataset, read ahead by a thread.
  *
  * Iteration k of a run uses the samples at the positions k * global_batch .. (k + 1) * global_batch
- * - 1 of sample_order.h; one rank (or one of its micro-batches) takes n_local of them from
- * first_in_batch on.  Which samples form a batch thus depends neither on the number of ranks nor on
- * when the run was resumed.
+ * - 1 of sample_order.h.  A rank takes n_local of them, from first_in_batch on.  Which samples form
+ * a batch thus depends neither on the number of ranks nor on when the run was resumed.
  *
  * All buffers, n_prefetch + 1 batches, are allocated when the loader opens. */
 #ifndef TMD_DATA_LOADER_H
@@ -33,14 +32,15 @@ struct Batch {
 
 struct Loader;
 
-/* Starts reading.  `dataset` must outlive the loader; others may read it meanwhile. */
+/* Starts reading.  `dataset` must outlive the loader; others may read it meanwhile.  NULL after an
+ * error. */
 struct Loader *loader_open(struct Dataset *dataset, const struct LoaderPlan *plan,
                            struct Error *err);
-/* The next iteration's batch, valid until the next call.  An error of the reading thread comes
- * here, in the place of the batch that it prevented, and again on every later call. */
+/* The next iteration's batch, valid until the next call; waits until it has been read.  An error of
+ * the reading thread is returned in place of the batch that it prevented, and on every later call. */
 bool loader_next(struct Loader *loader, struct Batch *batch, struct Error *err);
-/* The batch that loader_next will give, if it has been read by now: true.  Never waits; the batch at
- * hand stays valid. */
+/* True: the batch that loader_next will give has been read, and is in *batch.  Never waits; the
+ * batch that loader_next gave last stays valid. */
 bool loader_peek(struct Loader *loader, struct Batch *batch);
 /* Stops the thread, after the sample that it is reading at most.  Harmless on NULL. */
 void loader_close(struct Loader *loader);

@@ -1,3 +1,5 @@
+/* The Feistel network: in each round the halves (l, r) become (r, l ^ f(r)), which is a permutation
+ * for any f. */
 #include "data/sample_order.h"
 
 #include "error.h"

@@ -1,9 +1,11 @@
+/* Splits a prompt into words, hashes each, and draws its row with Philox keyed by the hash. */
 #include "data/toy_text.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "fnv.h"
 #include "philox.h"
 
 static bool is_word_byte(unsigned char byte) {
@@ -12,10 +14,10 @@ static bool is_word_byte(unsigned char byte) {
 }
 
 static uint64_t hash_lower(const unsigned char *word, size_t n_bytes) {
-    uint64_t hash = 0xCBF29CE484222325u;
+    uint64_t hash = FNV_START;
     for (size_t i = 0; i < n_bytes; i++) {
         unsigned char lower = word[i] >= 'A' && word[i] <= 'Z' ? word[i] + ('a' - 'A') : word[i];
-        hash = (hash ^ lower) * 0x100000001B3u;
+        hash = fnv_byte(hash, lower);
     }
     return hash;
 }

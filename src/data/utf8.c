@@ -1,3 +1,4 @@
+/* Decodes character by character and checks each code point. */
 #include "data/utf8.h"
 
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* The lines are read into memory and sorted by name; a caption is found by binary search. */
 #include "data/video_captions.h"
 
 #include <errno.h>

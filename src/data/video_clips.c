@@ -1,3 +1,4 @@
+/* A window of frames slides over the video; each time it is full, it is a clip. */
 #include "data/video_clips.h"
 
 #include <stdlib.h>

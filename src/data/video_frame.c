@@ -1,3 +1,5 @@
+/* libswscale converts and scales a frame; turning and cropping are done here while the pixels are
+ * copied. */
 #include "data/video_frame.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* Decodes one frame ahead: the wanted time lies between the current frame and the following one,
+ * and the nearer of the two is given. */
 #include "data/video_reader.h"
 
 #include <errno.h>

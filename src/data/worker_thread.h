@@ -1,4 +1,4 @@
-/* Threads beside the main one. */
+/* Starting threads that work in parallel with the main one. */
 #ifndef TMD_DATA_WORKER_THREAD_H
 #define TMD_DATA_WORKER_THREAD_H
 

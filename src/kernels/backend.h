@@ -45,11 +45,11 @@ struct OpTally;
     LINEAR_OPS(OP) NORM_OPS(OP) ATTENTION_OPS(OP) EMBED_OPS(OP) VIDEO_OPS(OP) LOSS_OPS(OP)         \
     CONV_OPS(OP) OPTIM_OPS(OP)
 
-/* What run_often (below) has learned so far; zeros where nothing is. */
+/* What run_often (below) has learned so far; all zero for a backend that learns nothing. */
 struct LearnedRegions {
-    int n_kept;
-    int64_t n_bytes;    /* of device memory */
-    int64_t n_launches; /* how often one of them was done as a whole */
+    int n_kept;         /* regions */
+    int64_t n_bytes;    /* device memory that they take */
+    int64_t n_launches; /* how often one of them was run as a whole */
 };
 
 #define BACKEND_UNWRAP(...) __VA_ARGS__
@@ -66,20 +66,21 @@ struct Backend {
     void (*memory_free)(const struct Backend *be, void *memory);
     /* Operations called from here on see what upload_start has brought (ops_memory.h). */
     void (*upload_wait)(const struct Backend *be);
-    /* The host waits until all that download_start was called for is there; any thread may. */
+    /* The host waits until every download_start is complete.  Any thread may call it. */
     void (*download_wait)(const struct Backend *be);
-    /* Host memory that a download_start can run to; NULL: the machine does not give so much. */
+    /* Pinned host memory, for download_start; NULL: the machine does not give so much. */
     void *(*pinned_alloc)(const struct Backend *be, int64_t n_bytes);
     void (*pinned_free)(const struct Backend *be, void *memory);
-    /* Bytes that memory_alloc could still hand out; of a host, the memory that the machine has. */
+    /* Bytes that memory_alloc could still hand out; on the CPU, the memory that the machine has. */
     int64_t (*memory_available)(const struct Backend *be);
     /* What it runs on, in a line: "cpu", or a device with the versions of its libraries. */
     void (*describe)(const struct Backend *be, char *text, size_t n_bytes);
     void (*finish)(const struct Backend *be); /* waits until all operations so far are done */
-    /* Runs region(context), which comes again and again with the same operations on the same memory,
-     * so that a device may learn it and do it as a whole.  For that region may be called more often
-     * than its operations happen, which is once: it leaves the same on the host however often it is
-     * called, and no operation in it takes host memory, allocates or waits. */
+    /* Does the operations of region(context) once.  To be used for regions that are run again and
+     * again with the same operations on the same memory: a device may learn such a region (a CUDA
+     * graph) and from then on run it as a whole.  To learn it the backend may call `region` more
+     * than once, so that whatever it does on the host must not depend on how often it is called.
+     * No operation in it may read host memory, allocate or wait. */
     void (*run_often)(const struct Backend *be, void (*region)(void *context), void *context);
     struct LearnedRegions (*learned)(const struct Backend *be);
     void (*destroy)(struct Backend *be);
@@ -96,7 +97,7 @@ int64_t backend_plan_allocated(const struct Backend *be);
 /* [OP_COUNT] of op_cost.h: what the operations called so far would cost. */
 const struct OpTally *backend_plan_tallies(const struct Backend *be);
 
-/* run_often where nothing is learned, and what is said of it. */
+/* run_often and learned for backends that learn nothing. */
 static inline void backend_run_once(const struct Backend *be, void (*region)(void *context),
                                     void *context) {
     (void)be;
@@ -107,7 +108,7 @@ static inline struct LearnedRegions backend_learned_none(const struct Backend *b
     return (struct LearnedRegions){0, 0, 0};
 }
 
-/* pinned_alloc and pinned_free where nothing runs beside. */
+/* pinned_alloc and pinned_free for backends in host memory. */
 static inline void *backend_host_alloc(const struct Backend *be, int64_t n_bytes) {
     (void)be;
     return malloc((size_t)n_bytes);
@@ -117,6 +118,7 @@ static inline void backend_host_free(const struct Backend *be, void *memory) {
     free(memory);
 }
 
+/* base + n_elems */
 static inline Act *act_at(const struct Backend *be, const Act *base, int64_t n_elems) {
     return (Act *)((char *)(uintptr_t)base + n_elems * dtype_bytes(be->act_dtype));
 }

@@ -1,3 +1,5 @@
+/* Chooses by kind.  In a build without CUDA, cuda/absent.c stands in for the CUDA backend and
+ * refuses. */
 #include "kernels/backend_open.h"
 
 #include "kernels/cuda/backend_cuda.h"

@@ -1,3 +1,4 @@
+/* A macro COST_<operation> for each: what it multiplies, and what it moves. */
 #include "kernels/op_cost.h"
 
 #include <stdlib.h>
@@ -125,7 +126,7 @@ static int64_t planes_of(struct GroupNormShape s) {
 
 #define COST_squares_sum moved(LATENTS)
 #define COST_adaptive_loss moved(3 * LATENTS)
-#define COST_vsd_direction moved(4 * LATENTS)
+#define COST_vsd_direction moved((norm == VSD_NORM_PAPER ? 4 : 5) * LATENTS)
 #define COST_softplus_loss moved((dx ? 2 : 1) * F32 * batch * n_logits + F64 * batch)
 
 #define COST_conv3d_forward conv(shape, A, A)

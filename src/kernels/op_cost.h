@@ -1,11 +1,12 @@
 /* What a call of each operation costs, from its arguments alone: the one definition by which the
  * plan backend counts what a step will do and the meter counts what it did.
  *
- *     flops   Two for each term of a matrix product, an attention or a convolution (padding counts
- * as data); attention's backward makes the scores again, and that counts.  Nothing else counts, as
- * is the custom where utilisation is told as a share of a machine's peak: all other operations
- * together are below 1 % and bound by memory. bytes   Every operand moved once between memory and
- * the processor: the least that a call can do with cold caches.
+ *     flops   two for each term of a matrix product, an attention or a convolution (padding counts
+ *             as data); attention's backward recomputes the scores, and that counts.  Nothing else
+ *             counts, as is usual where utilisation is a share of a machine's peak: all other
+ *             operations together are below 1 % and bound by memory.
+ *     bytes   every operand moved once between memory and the processor: the least that a call can
+ *             do with cold caches.
  *
  * The functions are declared through the list macros of backend.h: an operation without a cost does
  * not compile. */

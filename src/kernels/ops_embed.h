@@ -3,7 +3,8 @@
 #define TMD_OPS_EMBED_H
 
 /* sinusoid              out [B, dim] = [cos(a_i), sin(a_i)], a_i = 1000 t 10000^(-i / (dim / 2)),
- *                       computed in float64; t is HOST memory [B] (see wan.md: times are float64)
+ *                       computed in float64 from t, HOST memory [B]: float32 would lose digits
+ *                       of 1000 t
  * silu_forward          y = x sigmoid(x)
  * silu_backward         dx = dy silu'(x);  accumulates with `accumulate`
  * add_f32               out = a + b

@@ -2,20 +2,23 @@
 #ifndef TMD_OPS_MEMORY_H
 #define TMD_OPS_MEMORY_H
 
-/* upload: device <- host, which has been read when it returns.  download: host <- device, complete when
- * it returns.
+/* upload          device <- host; `host` may be reused when it returns.
+ * download        host <- device; complete when it returns.
  *
- * upload_start: upload beside the operations that were called since the last upload_wait (backend.h),
- * none of which touches `device`; those before it may have.  For the operations behind the next
- * upload_wait the bytes are there.  Two that are started to the same place happen in that order.
+ * upload_start    begins an upload that runs in parallel with other operations.  Those called
+ *                 between the last upload_wait (backend.h) and the next one must not touch
+ *                 `device`; those called after the next one see the bytes.  `host` may be reused
+ *                 when it returns.  Two uploads to the same place happen in the order in which
+ *                 they were started.
+ * download_start  begins a download that runs in parallel with the operations called after it, of
+ *                 what those called before it have left in `device`.  Until download_wait
+ *                 (backend.h) nothing may write to `device`, and `host` must not be touched.  The
+ *                 copy is parallel only into memory of pinned_alloc; into other memory it may be
+ *                 complete when this returns.
  *
- * download_start: download beside the operations behind it, of what those before it have left in
- * `device`.  Until download_wait (backend.h) nothing may write there, and `host` is not to be touched.
- * Only into memory of pinned_alloc the copy really runs beside; into other it may be complete when this
- * returns.
- *
- * copy: device <- device.  copy_rows: the same for n_rows rows of row_bytes, which lie to_stride and
- * from_stride bytes apart.  zero: all bytes to 0. */
+ * copy            device <- device.
+ * copy_rows       the same for n_rows rows of row_bytes, to_stride and from_stride bytes apart.
+ * zero            sets all bytes to 0. */
 #define MEMORY_OPS(OP)                                                                             \
     OP(upload, (void *device, const void *host, int64_t n_bytes), (device, host, n_bytes))         \
     OP(upload_start, (void *device, const void *host, int64_t n_bytes), (device, host, n_bytes))   \

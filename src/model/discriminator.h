@@ -74,7 +74,7 @@ struct DiscriminatorTape {
 
 /* Channels of a tap: a token's values spread over its patch. */
 static inline int64_t discriminator_tap_channels(const struct ModelConfig *model) {
-    return model->dim / (model->patch_size[0] * model->patch_size[1] * model->patch_size[2]);
+    return model->dim / model_patch_volume(model);
 }
 
 /* Fills an empty table: one unit per head, tensors

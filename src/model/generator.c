@@ -1,3 +1,5 @@
+/* Roll-out and its backward: steps of Euler's method on y, each with a pass of the flow head,
+ * undone in the opposite order. */
 #include "model/generator.h"
 
 #include "error.h"
@@ -55,7 +57,7 @@ static void rollout_backward(const struct Student *s, struct MainFeatureGradient
     inner_grid(s, grid);
     for (int64_t j = 1; j <= steps; j++) {
         combine_all(s, dhead, 1, (const float *[]){dy}, (double[]){grid[j] - grid[j - 1]}, batch);
-        bool first_pass = j == steps; /* its y is y1, which nothing made */
+        bool first_pass = j == steps; /* it starts from y1, a noise, which needs no gradient */
         flow_head_backward(s, dm, first_pass ? NULL : dy_s, dhead, &tape->heads[j - 1],
                            last && first_pass, arena);
         if (!first_pass)

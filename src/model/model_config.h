@@ -20,6 +20,11 @@ struct ModelConfig {
     double eps;
 };
 
+/* Latent positions that one token covers. */
+static inline int64_t model_patch_volume(const struct ModelConfig *model) {
+    return model->patch_size[0] * model->patch_size[1] * model->patch_size[2];
+}
+
 enum Fusion { FUSION_GATED, FUSION_CONCAT };
 
 struct StudentConfig {

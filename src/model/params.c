@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "fnv.h"
 #include "philox.h"
 
 enum { PARAM_ALIGNMENT = 16 /* elements: 64 bytes of float32 */ };
@@ -85,11 +86,9 @@ void params_free(struct ParamTable *table) {
     *table = (struct ParamTable){0};
 }
 
-/* FNV-1a: a tensor's draws depend on its name, not on its place in the table. */
+/* A tensor's draws depend on its name, not on its place in the table. */
 static uint64_t name_hash(const char *name) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return hash;
+    return fnv_hash(name, strlen(name));
 }
 
 static double draw(const struct ParamDesc *param, uint64_t seed, uint64_t hash, int64_t i) {

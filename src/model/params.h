@@ -1,9 +1,10 @@
-/* Parameters: what they are called and shaped, how a fresh network starts, and their order in flat
+/* The table of a network's parameters: their names, shapes, initial values, and their order in flat
  * buffers (weights.h has the buffers).
  *
- * They are grouped into *units*: the embeddings, each block, the head, the fusion.  A unit is what is
- * reduced over ranks, sharded and gathered.  Within a unit those that operations read in float32 come
- * first, for they are kept apart from those that products read. */
+ * Parameters are grouped into *units*: the embeddings, each block, the output head, the flow head's
+ * own tensors.  A unit is what ranks sum, shard and gather as one.  Within a unit, tensors that
+ * operations read in float32 come first; the others, which matrix products read, are stored apart
+ * from them. */
 #ifndef TMD_PARAMS_H
 #define TMD_PARAMS_H
 
@@ -11,7 +12,8 @@
 
 enum { PARAM_MAX_DIMS = 5, PARAM_NAME_MAX = 64 };
 
-/* How a fresh network starts; `init_scale` is the bound or deviation. */
+/* How a tensor of a fresh network starts.  `init_scale` is the constant, the deviation of NORMAL,
+ * the bound of UNIFORM. */
 enum ParamInit { INIT_ZERO, INIT_CONSTANT, INIT_NORMAL, INIT_UNIFORM, INIT_IDENTITY_AND_NORMAL };
 
 enum ParamFlags {

@@ -1,3 +1,4 @@
+/* Both samplers are loops of Euler's method over a time grid, from noise down to data. */
 #include "model/sampler.h"
 
 #include "error.h"

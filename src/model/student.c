@@ -1,3 +1,5 @@
+/* Backbone, fusion and flow head, each forward with its backward.  The blocks are those of the
+ * teacher (wan_stack.h); only the fusion and the embedding of s - r are new. */
 #include "model/student.h"
 
 #include "error.h"
@@ -6,6 +8,7 @@ static int64_t token_elems(const struct Student *s, int64_t batch) {
     return batch * s->wan.geometry->tokens * s->wan.config->dim;
 }
 
+/* The flow head's first block. */
 static int64_t head_start(const struct Student *s) {
     return s->wan.config->num_layers - s->config->head_blocks;
 }
@@ -79,6 +82,7 @@ static struct FusionShapes fusion_shapes(const struct Student *s, int64_t batch)
                                  .norm = {batch, tokens, c->dim, 3 * c->dim, 1.0f, (float)c->eps}};
 }
 
+/* The index of one of the student's own tensors, which the teacher lacks. */
 static int own(const struct Student *s, enum FlowHeadParam which) {
     return flow_head_param(s->wan.config, which);
 }
@@ -112,8 +116,8 @@ static void gated_forward(const struct Student *s, int64_t batch, Act *tokens, c
         be->mix_forward(be, tokens, t->m, t->mixed, weight_f32(w, own(s, FUSION_GATE)), n);
 }
 
-/* dtokens becomes the gradient of h; dm_tokens is overwritten.  Uses the tape up: the gradient of `pre`
- * takes the place of `hidden`. */
+/* dtokens: in, the gradient of the tokens; out, that of h.  dm_tokens is overwritten, and so is the
+ * tape: the gradient of `pre` takes the place of `hidden`. */
 static void gated_backward(const struct Student *s, int64_t batch, Act *dm_tokens, Act *dtokens,
                            float *de0, const struct FusionTape *t, struct Arena *arena) {
     const struct Weights *w = s->wan.weights;
@@ -170,7 +174,7 @@ static void concat_backward(const struct Student *s, int64_t batch, Act *dm_toke
     arena_release(arena, mark);
 }
 
-/* From m and the patches of y_s to the fusion's tape and, unless it is NULL, to `tokens`. */
+/* From m and the patches of y_s to the fusion's tape and, unless that is NULL, to `tokens`. */
 static void fusion_forward(const struct Student *s, const struct FlowHeadTape *head, Act *tokens,
                            struct Arena *arena, struct FusionTape *t) {
     const struct ModelConfig *c = s->wan.config;
@@ -185,8 +189,8 @@ static void fusion_forward(const struct Student *s, const struct FlowHeadTape *h
     unit_release(w, unit_flow_head(c));
 }
 
-/* As gated_backward and concat_backward; where recomputation keeps nothing of the fusion, it is made
- * again. */
+/* As gated_backward and concat_backward.  With recomputation nothing of the fusion was kept, and
+ * its forward runs again first. */
 static void fusion_backward(const struct Student *s, const struct FlowHeadTape *head, Act *dm_tokens,
                             Act *dtokens, float *de0, struct Arena *arena) {
     const struct ModelConfig *c = s->wan.config;

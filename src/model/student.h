@@ -1,4 +1,4 @@
-/* The TMD student: the teacher cut in two (method.md, "Student"; arXiv 2601.09881, section 3).
+/* The TMD student: the teacher cut in two (TMD, arXiv 2601.09881, section 3).
  *
  *     main backbone   m = blocks 0 .. L-H-1 of (x_t, t, c)                  once per outer step
  *     flow head       head(y_s, s, r; m) ~ y = x1 - x                       N times per outer step:
@@ -23,6 +23,7 @@ struct Student {
     const struct StudentConfig *config;
 };
 
+/* What a pass of the main backbone keeps for backward. */
 struct BackboneTape {
     int64_t batch;
     struct PatchTape patch;
@@ -39,15 +40,21 @@ struct MainFeature {
     const Act *context; /* embedded text [B, L, D] */
 };
 
+/* What the fusion keeps; rows are the tokens of all samples, B S. */
 struct FusionTape {
-    const Act *m;
-    Act *h;           /* patch embedding of y_s */
-    float *modulation; /* gated: [B, 3, D] */
-    Act *normed, *pre, *hidden, *out, *mixed;
-    float *mean, *rstd;
-    Act *joined;      /* concat: [rows, 2 D] */
+    const Act *m; /* [rows, D], the main feature's tokens */
+    Act *h;       /* [rows, D], patch embedding of y_s */
+    /* gated */
+    float *modulation;   /* [B, 3, D]: shift, scale, gate */
+    float *mean, *rstd;  /* [rows], of the norm of h */
+    Act *normed;         /* [rows, D], norm(h) (1 + scale) + shift */
+    Act *pre, *hidden;   /* [rows, ffn_dim], before and after the GELU */
+    Act *out, *mixed;    /* [rows, D], ffn's output; h' = h + gate out */
+    /* concat */
+    Act *joined;         /* [rows, 2 D] */
 };
 
+/* What a pass of the flow head keeps. */
 struct FlowHeadTape {
     int64_t batch;
     struct PatchTape patch;
@@ -57,19 +64,21 @@ struct FlowHeadTape {
     struct StackTape stack;
     struct HeadTape head;
     struct BlockPass pass;
-    float *e;
+    float *e; /* time vector [B, D] */
 };
 
-/* Gradients that the passes of the flow head leave for the backbone; both accumulate. */
+/* Gradients that the passes of the flow head leave for the backbone: shapes as in MainFeature, both
+ * accumulate. */
 struct MainFeatureGradients {
     Act *dtokens, *dcontext;
 };
 
-/* The returned feature lives in the arena, also with KEEP_NOTHING. */
+/* m(x_t, t, c).  It lives in the arena; with KEEP_NOTHING all else is given back. */
 struct MainFeature student_backbone_forward(const struct Student *student, struct WanInputs in,
                                             enum Keep keep, struct Arena *arena,
                                             struct BackboneTape *tape);
-/* `dm` is used up. */
+/* From the gradient of the main feature, which is overwritten, to the parameters of the backbone.
+ * There is no input gradient: x_t comes from data and noise.  `last`: see wan_stack_backward. */
 void student_backbone_backward(const struct Student *student, struct MainFeatureGradients dm,
                                const struct BackboneTape *tape, bool last, struct Arena *arena);
 
@@ -77,12 +86,13 @@ void student_backbone_backward(const struct Student *student, struct MainFeature
 void flow_head_forward(const struct Student *student, struct MainFeature m, int64_t batch, float *out,
                        const float *y_s, const double *host_s, const double *host_r, enum Keep keep,
                        struct Arena *arena, struct FlowHeadTape *tape);
-/* dy_s is overwritten (NULL: not wanted). */
+/* From dout, the gradient of `out`, to the flow head's parameters, to dm (accumulates) and to dy_s
+ * [B, C, F, H, W] (overwritten; NULL: not wanted). */
 void flow_head_backward(const struct Student *student, struct MainFeatureGradients dm, float *dy_s,
                         const float *dout, const struct FlowHeadTape *tape, bool last,
                         struct Arena *arena);
 
-/* Zeroed gradients of a main feature. */
+/* Zeroed gradients of a main feature, in the arena. */
 struct MainFeatureGradients main_feature_gradients(const struct Student *student, int64_t batch,
                                                    struct Arena *arena);
 

@@ -1,3 +1,4 @@
+/* The formulas of the header. */
 #include "model/time_grid.h"
 
 double shift_time(double u, double gamma) {

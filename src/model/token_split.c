@@ -1,3 +1,4 @@
+/* What goes to each part is packed side by side, then exchanged sample by sample. */
 #include "model/token_split.h"
 
 #include "error.h"

@@ -1,14 +1,14 @@
-/* Sequence parallelism: the tokens of a sample spread over parts, one process each (Ulysses; Jacobs
- * et al., arXiv 2309.14509).
+/* Sequence parallelism: the tokens of a sample are divided into parts, one for each of some ranks
+ * (Ulysses; Jacobs et al., arXiv 2309.14509).
  *
  * Part p of P computes tokens [S p / P, S (p + 1) / P), rounded up, of each sample, with all heads;
- * none has more than part 0.  Only self-attention needs the others.  Around it parts exchange
- * tokens for heads:
+ * no part is larger than part 0.  Only self-attention needs the tokens of other parts.  Around it
+ * the parts exchange tokens for heads:
  *
  *     own tokens [B, S_p, heads, width]  <->  all tokens [B, S, heads / P, width] of the own heads
  *
- * Latents, text and times are whole on every part.  A part's parameter gradients are those of its
- * tokens: their sum over the parts is the gradient.
+ * Every part has whole latents, text and times.  A part's parameter gradients are those of its
+ * tokens; their sum over the parts is the gradient.
  *
  * All parts call the same functions in the same order.  Whoever runs the parts provides the
  * exchange; this module knows nothing of how. */
@@ -28,9 +28,9 @@ struct TokenSplit {
     int part, n_parts;
     int64_t tokens; /* of a whole sample, S */
     void *context;
-    /* Every part r gets the bytes send_parcels[r] of `send`, and what part r sent comes to
-     * recv_parcels[r] of `recv`; parcels [n_parts], the own one included.  Device memory;
-     * operations of the backend before it are seen by it, those after it see what came. */
+    /* Sends the bytes send_parcels[r] of `send` to part r, and receives what part r sends into
+     * recv_parcels[r] of `recv`, for all r including this part; parcels [n_parts].  Device memory.
+     * It comes after the backend's operations called before it, and before those called after it. */
     void (*exchange)(void *context, void *recv, const struct TokenParcel *recv_parcels,
                      const void *send, const struct TokenParcel *send_parcels);
 };

@@ -1,3 +1,5 @@
+/* A pass of the DiT: embeddings, blocks, head; backward in the opposite order, down to the
+ * embeddings of a trained network or the latent of a frozen one. */
 #include "model/wan.h"
 
 #include "error.h"
@@ -64,7 +66,7 @@ void wan_backward(const struct Wan *m, float *dx, const float *dvelocity, const 
     Act *dtokens = arena_act(arena, token_elems(m, batch));
     float *de = NULL;
     struct BlockPassGradients want = {0};
-    if (trained) { /* nothing is differentiated by times and text but the networks that embed them */
+    if (trained) { /* gradients of time and text are wanted only for the layers that embed them */
         de = arena_f32(arena, 7 * batch * c->dim);
         want.de0 = de + batch * c->dim;
         want.dcontext = arena_act(arena, n_context);

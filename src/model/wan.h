@@ -1,4 +1,9 @@
-/* The whole DiT: teacher and fake score.  velocity v(x_t, t, c) ~ E[x1 - x | x_t] (method.md). */
+/* The whole DiT, from latents to a velocity: teacher and fake score.
+ *
+ *     v(x_t, t, c) ~ E[x1 - x | x_t, c],   x_t = (1 - t) x + t x1
+ *
+ * x is data, x1 noise, t in (0, 1] a time, c the text (flow matching; Lipman et al. 2023).
+ * Embeddings (wan_embed.h), a stack of blocks (wan_stack.h), an output head (wan_head.h). */
 #ifndef TMD_WAN_H
 #define TMD_WAN_H
 
@@ -11,6 +16,7 @@ struct Wan {
     const struct WanGeometry *geometry;
 };
 
+/* What forward keeps for backward. */
 struct WanTape {
     int64_t batch;
     struct PatchTape patch;

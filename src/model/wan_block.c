@@ -1,12 +1,17 @@
-/* A block's forward: each part takes what it makes from the arena and leaves there what will be read. */
+/* A block's forward, in three parts: self-attention, cross-attention, feed-forward.  Each part
+ * takes its buffers from the arena and leaves there what backward will read. */
 #include "model/wan_block_parts.h"
 
-/* How much of what forward makes stays: nothing, besides what the attentions gave; what it takes
- * matrix products to make again; all. */
-enum Retain { RETAIN_NOTHING, RETAIN_PRODUCTS, RETAIN_ALL, RETAIN_COUNT };
+/* How much of what forward computes stays in the tape. */
+enum Retain {
+    RETAIN_NOTHING,  /* only the outputs of the attentions */
+    RETAIN_PRODUCTS, /* whatever takes a matrix product to compute again */
+    RETAIN_ALL,
+    RETAIN_COUNT
+};
 
-/* Of the tokens here and all heads or, where they are split, of all tokens and the own heads, whose q,
- * k and v lie side by side. */
+/* The shape of self-attention: this rank's tokens (all, if they are not split) with all heads or,
+ * if tokens are split, all tokens with this rank's heads, whose q, k and v lie side by side. */
 static struct AttentionShape self_shape(const struct BlockPass *pass) {
     const struct ModelConfig *c = pass->config;
     int64_t d = c->dim, heads = c->num_heads, head_dim = d / heads, tokens = pass->tokens;
@@ -58,7 +63,8 @@ static void attended_alloc(const struct BlockContext *c, struct Arena *arena,
     tape->attended = arena_mark(arena);
 }
 
-/* What the parts have in common.  `x`: where the residuals are summed in place, or NULL. */
+/* What all parts use: modulation, sums of residuals, outputs and statistics of norms.  `x`: the
+ * residuals are summed there in place; NULL: in buffers of their own. */
 static void common_alloc(const struct BlockContext *c, struct Arena *arena, Act *x,
                          struct BlockTape *tape) {
     int64_t n = c->rows * c->dim;
@@ -75,12 +81,14 @@ static void common_alloc(const struct BlockContext *c, struct Arena *arena, Act 
     for (int i = 0; i < 9; i++) *stats[i] = arena_f32(arena, c->rows);
 }
 
-/* Sets marks[how] to where what stays of a part ends; so far, that is here. */
-static void stays(int64_t marks[RETAIN_COUNT], enum Retain how, const struct Arena *arena) {
+/* A part takes its buffers from the arena, first those that stay longest, and in the end releases
+ * the arena to marks[retain].  This sets marks[how] to here: with `how`, the buffers taken so far
+ * stay. */
+static void retain_so_far(int64_t marks[RETAIN_COUNT], enum Retain how, const struct Arena *arena) {
     marks[how] = arena_mark(arena);
 }
 
-/* What self-attention of split tokens reads. */
+/* q, k and v of all tokens and this rank's heads, for split tokens. */
 static void split_heads_alloc(const struct BlockContext *c, struct Arena *arena,
                               struct BlockTape *tape) {
     tape->self.q = arena_act(arena, 3 * heads_elems(c));
@@ -91,42 +99,42 @@ static void split_heads_alloc(const struct BlockContext *c, struct Arena *arena,
 static void self_alloc(const struct BlockContext *c, struct Arena *arena,
                        int64_t marks[RETAIN_COUNT], struct BlockTape *tape) {
     int64_t n = c->rows * c->dim;
-    stays(marks, RETAIN_NOTHING, arena);
+    retain_so_far(marks, RETAIN_NOTHING, arena);
     tape->self.qkv = arena_act(arena, 3 * n);
     if (c->split) split_heads_alloc(c, arena, tape);
-    if (!c->w->trained) stays(marks, RETAIN_PRODUCTS, arena);
+    if (!c->w->trained) retain_so_far(marks, RETAIN_PRODUCTS, arena);
     tape->self.projected = arena_act(arena, n);
-    if (c->w->trained) stays(marks, RETAIN_PRODUCTS, arena);
+    if (c->w->trained) retain_so_far(marks, RETAIN_PRODUCTS, arena);
     if (!c->split) {
         tape->self.q = arena_act(arena, n);
         tape->self.k = arena_act(arena, n);
         tape->self.v = act_at(c->be, tape->self.qkv, 2 * c->dim);
     }
-    stays(marks, RETAIN_ALL, arena);
+    retain_so_far(marks, RETAIN_ALL, arena);
 }
 
 static void cross_alloc(const struct BlockContext *c, struct Arena *arena,
                         int64_t marks[RETAIN_COUNT], struct BlockTape *tape) {
-    stays(marks, RETAIN_NOTHING, arena);
+    retain_so_far(marks, RETAIN_NOTHING, arena);
     tape->cross.q_raw = arena_act(arena, c->rows * c->dim);
     tape->cross.kv = arena_act(arena, 2 * c->text_rows * c->dim);
     tape->cross.k = arena_act(arena, c->text_rows * c->dim);
     tape->cross.rstd_k = arena_f32(arena, c->text_rows);
-    stays(marks, RETAIN_PRODUCTS, arena);
+    retain_so_far(marks, RETAIN_PRODUCTS, arena);
     tape->cross.q = arena_act(arena, c->rows * c->dim);
-    stays(marks, RETAIN_ALL, arena);
+    retain_so_far(marks, RETAIN_ALL, arena);
 }
 
 static void ffn_alloc(const struct BlockContext *c, struct Arena *arena,
                       int64_t marks[RETAIN_COUNT], struct BlockTape *tape) {
     int64_t n_hidden = c->rows * c->up.n_out;
-    stays(marks, RETAIN_NOTHING, arena);
-    if (!c->w->trained) stays(marks, RETAIN_PRODUCTS, arena);
+    retain_so_far(marks, RETAIN_NOTHING, arena);
+    if (!c->w->trained) retain_so_far(marks, RETAIN_PRODUCTS, arena);
     tape->ffn_pre = arena_act(arena, n_hidden);
     tape->ffn_hidden = arena_act(arena, n_hidden);
     tape->ffn_out = arena_act(arena, c->rows * c->dim);
-    if (c->w->trained) stays(marks, RETAIN_PRODUCTS, arena);
-    stays(marks, RETAIN_ALL, arena);
+    if (c->w->trained) retain_so_far(marks, RETAIN_PRODUCTS, arena);
+    retain_so_far(marks, RETAIN_ALL, arena);
 }
 
 void block_self_norms(const struct BlockContext *c, const float *cos_sin, const struct BlockTape *t,
@@ -146,7 +154,7 @@ void block_ffn_up(const struct BlockContext *c, Act *hidden, Act *pre, const Act
     c->be->linear_gelu_forward(c->be, hidden, pre, h, w_act(c, FFN_0_W), w_act(c, FFN_0_B), c->up);
 }
 
-/* From the raw q, k, v in `qkv` to `out`. */
+/* From q, k, v as the linear layer gave them, in `qkv`, through norms and attention to `out`. */
 static void self_attend(const struct BlockContext *c, const float *cos_sin, bool attended,
                         struct BlockTape *t, struct Arena *arena) {
     const struct Backend *be = c->be;
@@ -224,8 +232,8 @@ static void ffn_forward(const struct BlockContext *c, Act *x_out, enum Retain re
     arena_release(arena, marks[retain]);
 }
 
-/* From tape->x and, if `attended`, the results of the attentions to what stays of the tape, and to
- * x_out unless that is NULL. */
+/* Computes the block from tape->x into the tape and, unless it is NULL, into x_out.  With
+ * `attended` the tape has the outputs of the attentions already. */
 static void block_compute(const struct BlockContext *c, const struct BlockPass *pass, bool attended,
                           enum Retain retain, Act *x_out, struct BlockTape *tape,
                           struct Arena *arena) {
@@ -237,7 +245,7 @@ static void block_compute(const struct BlockContext *c, const struct BlockPass *
     tape->cross_starts = arena_mark(arena);
     cross_attention_forward(c, pass->context, attended, retain, tape, arena);
     tape->ffn_starts = arena_mark(arena);
-    /* where none of it would stay or go anywhere, the feed-forward part waits for its backward */
+    /* if neither x_out nor a gradient needs the feed-forward part now, its backward computes it */
     if (x_out || c->w->trained) ffn_forward(c, x_out, retain, tape, arena);
     unit_release(c->w, unit_of_block(c->block));
 }
@@ -250,7 +258,7 @@ void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, 
     block_compute(&c, pass, false, RETAIN_ALL, x_out, tape, arena);
 }
 
-void wan_block_pass(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
+void wan_block_forward_lean(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                     struct Arena *arena, struct BlockTape *tape) {
     struct BlockContext c = block_context(pass, block);
     *tape = (struct BlockTape){.x = x};
@@ -260,7 +268,7 @@ void wan_block_pass(const struct BlockPass *pass, int64_t block, Act *x_out, con
     arena_release(arena, tape->attended);
 }
 
-void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
+void wan_block_recompute(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
                      bool attended, Act *x_out, const Act *x, Act *room, struct Arena *arena,
                      struct BlockTape *tape) {
     struct BlockContext c = block_context(pass, block);

@@ -18,13 +18,13 @@ struct BlockPass {
     const struct ModelConfig *config;
     const struct Weights *weights;
     int64_t batch, tokens;
-    const struct TokenSplit *split; /* of which these tokens are a part; NULL: they are all */
+    const struct TokenSplit *split; /* these tokens are one part of it; NULL: they are all */
     const float *cos_sin;           /* [tokens, head_dim / 2, 2] */
     const float *e0;      /* projected time [batch, 6, dim] */
     const Act *context;   /* embedded text [batch, text_len, dim] */
 };
 
-/* Where a block's backward leaves gradients besides dx; NULL: not wanted, as of a frozen network. */
+/* Where a block's backward leaves gradients besides dx.  NULL: not wanted, as in a frozen network. */
 struct BlockPassGradients {
     float *de0;    /* [batch, 6, dim], accumulates */
     Act *dcontext; /* [batch, text_len, dim], accumulates */
@@ -36,21 +36,23 @@ struct BlockNorm {
     float *mean, *rstd;
 };
 
-/* What forward saves for backward; all but x in the arena.  The results of both attentions, `out` and
- * `lse` (and `of_heads`), lie first.
+/* What forward saves for backward, all but x in the arena.  The outputs of both attentions, `out`
+ * and `lse` (and `of_heads`), lie first, so that they can be kept alone (KEEP_ATTENTION).
  *
- * A tape that was made again holds less: of what the norms gave only their statistics, and of a frozen
- * block nothing that only gradients of parameters read.  Its norms, and then its backward, share `room`;
- * and as the last thing in the arena it goes part by part: cross-attention's lies from the mark
- * `cross_starts` on, the feed-forward part's from `ffn_starts`.
+ * A recomputed tape holds less: of the norms only their statistics, and of a frozen block nothing
+ * that only parameter gradients read.  Its norms, and then its backward, share the buffer `room`.
+ * It is the last thing in the arena, and backward gives it back part by part: the feed-forward part
+ * from the mark `ffn_starts` on, then cross-attention's from `cross_starts` on.
  *
- * Self-attention of tokens that are split reads q, k, v and gives of_heads for all tokens and the own
- * heads; `out` is that of the own tokens again.  Else of_heads is `out`. */
+ * When tokens are split over ranks (token_split.h), q, k, v and of_heads are those of all tokens
+ * and of this rank's heads, while `out` has this rank's tokens and all heads.  Otherwise of_heads
+ * is `out`. */
 struct BlockTape {
     const Act *x;
     int64_t attended, cross_starts, ffn_starts; /* marks of the arena */
     Act *x_self, *x_cross; /* after each residual */
-    float *modulation, *dmodulation; /* [batch, 6, dim]; the gradient's place, NULL in a frozen block */
+    float *modulation;     /* [batch, 6, dim] */
+    float *dmodulation;    /* the same, for backward; NULL in a frozen block */
     Act *room;             /* [rows, dim]; NULL: the tape is whole */
     struct BlockNorm norm1, norm3, norm2;
     struct {
@@ -67,24 +69,24 @@ struct BlockTape {
     Act *ffn_pre, *ffn_hidden, *ffn_out;
 };
 
-/* x_out, x [batch, tokens, dim]. */
+/* x_out, x [batch, tokens, dim]; the tape keeps everything. */
 void wan_block_forward(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                        struct Arena *arena, struct BlockTape *tape);
 
-/* The same, but of the tape only the results of the attentions remain; x_out may be x. */
-void wan_block_pass(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
+/* The same, but the tape keeps the outputs of the attentions only; x_out may be x. */
+void wan_block_forward_lean(const struct BlockPass *pass, int64_t block, Act *x_out, const Act *x,
                     struct Arena *arena, struct BlockTape *tape);
 
-/* From x a tape for backward and, unless it is NULL, x_out once more; the same bits.  With `attended`,
- * `kept` still holds the results of the attentions, and they are not computed again.  `room`
- * [batch, tokens, dim] may serve several tapes, and must be there until the last one's backward. */
-void wan_block_again(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
+/* Computes the block again from x: a tape for backward and, unless it is NULL, x_out; the same
+ * bits.  With `attended`, the outputs of the attentions are taken from `kept` instead.  `room`
+ * [batch, tokens, dim] may serve several tapes, and must last until the last one's backward. */
+void wan_block_recompute(const struct BlockPass *pass, int64_t block, const struct BlockTape *kept,
                      bool attended, Act *x_out, const Act *x, Act *room, struct Arena *arena,
                      struct BlockTape *tape);
 
-/* dx: in, the gradient of x_out; out, that of x.  Parameter gradients accumulate if the weights have
- * any.  Uses the tape up; what it takes from the arena goes back, and of a tape made again what the parts
- * but the first hold. */
+/* dx: in, the gradient of x_out; out, that of x.  Parameter gradients accumulate unless the weights
+ * are frozen.  Overwrites the tape.  What it takes from the arena it gives back, and with a
+ * recomputed tape also the cross-attention and feed-forward parts of that. */
 void wan_block_backward(const struct BlockPass *pass, int64_t block, Act *dx,
                         const struct BlockTape *tape, struct BlockPassGradients want,
                         struct Arena *arena);

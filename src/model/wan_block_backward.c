@@ -1,5 +1,6 @@
-/* A block's backward, part by part from its end.  A tape made again lacks what costs no matrix product:
- * that is made once more where a part starts, in memory that its backward uses anyway. */
+/* A block's backward, part by part from its end.  A recomputed tape lacks whatever takes no matrix
+ * product to compute: each part computes that at its start, in memory that its backward needs
+ * anyway. */
 #include "model/wan_block_parts.h"
 
 /* y = x W^T + b on the way back: parameter gradients where there are any. */
@@ -15,7 +16,7 @@ static Act *part_gradient(const struct BlockContext *c, const struct BlockTape *
     return t->room ? t->room : arena_act(arena, c->rows * c->dim);
 }
 
-/* What a norm gave: in a tape made again, made once more in its room. */
+/* The output of a norm; with a recomputed tape it is computed here, in the tape's room. */
 static const Act *normed(const struct BlockContext *c, const struct BlockTape *t,
                          const struct BlockNorm *norm, const Act *x, const float *scale,
                          const float *shift, struct NormShape shape) {
@@ -37,15 +38,15 @@ static const Act *ffn_input(const struct BlockContext *c, const struct BlockTape
                   chunk(c, t->modulation, SHIFT2), c->modulated);
 }
 
-/* The gradient of a part's output h, from dx behind its gate.  Only the gate's own gradient reads h,
- * and a frozen block, which has none, may lack it. */
+/* dh of a part's output h, from the gradient dx of x + gate h.  Only the gate's own gradient reads
+ * h; a frozen block, which has none, may lack h. */
 static void ungate(const struct BlockContext *c, Act *dh, float *dmodulation, const Act *dx,
                    const Act *h, const struct BlockTape *t, enum ModulationChunk gate) {
     c->be->gate_backward(c->be, dh, chunk(c, dmodulation, gate), dx, dmodulation ? h : dx,
                          chunk(c, t->modulation, gate), c->modulated);
 }
 
-/* dpre takes the place of the hidden layer, which is read for the last time before. */
+/* dpre overwrites the hidden layer after its last use. */
 static void ffn_backward(const struct BlockContext *c, Act *dx, float *dmodulation,
                          const struct BlockTape *t, struct Arena *arena) {
     const struct Backend *be = c->be;

@@ -1,3 +1,5 @@
+/* Each embedding is one or two linear layers, with its backward beside it; and the table of rotary
+ * position embeddings. */
 #include "model/wan_embed.h"
 
 #include <math.h>
@@ -5,10 +7,6 @@
 #include <string.h>
 
 #include "error.h"
-
-static int64_t patch_volume(const struct ModelConfig *c) {
-    return c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
-}
 
 /* cos and sin [n_positions, n_pairs, 2] of one axis: pair i turns by position * 10000^(-i / n_pairs). */
 static float *axis_turns(int64_t n_positions, int64_t n_pairs) {
@@ -86,7 +84,7 @@ struct PatchShape wan_patch_shape(const struct ModelConfig *c, struct VideoShape
 
 static struct LinearShape patch_linear(const struct ModelConfig *c, const struct WanGeometry *g,
                                        int64_t batch) {
-    return (struct LinearShape){batch * g->tokens, c->in_dim * patch_volume(c), c->dim};
+    return (struct LinearShape){batch * g->tokens, c->in_dim * model_patch_volume(c), c->dim};
 }
 
 void patch_cut(const struct ModelConfig *c, const struct Weights *w, const struct WanGeometry *g,

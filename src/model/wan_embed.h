@@ -1,4 +1,4 @@
-/* What stands before the blocks: patches, text and time.
+/* What comes before the blocks: patches, text and time.
  *
  *     tokens  = patch_embedding(x)                          [B, S, D], Act
  *     context = text_embedding.2(gelu(text_embedding.0(c))) [B, L, D], Act; all L rows, zeros too
@@ -40,13 +40,14 @@ struct PatchShape wan_patch_shape(const struct ModelConfig *config, struct Video
                                   int64_t batch, int64_t channels, bool channels_last);
 
 struct PatchTape {
-    Act *patches;
+    Act *patches; /* [B, S, in_dim pt ph pw] */
 };
-/* The patches of a video, which are little beside their tokens ... */
+/* Cuts a video [B, in_dim, F, H, W] into patches, which take little memory compared with their
+ * tokens [B, S, D].  So only the patches are kept; patch_embed_forward may be called again to get
+ * the tokens. */
 void patch_cut(const struct ModelConfig *config, const struct Weights *weights,
                const struct WanGeometry *geometry, int64_t batch, const float *video,
                struct Arena *arena, struct PatchTape *tape);
-/* ... and these, as often as they are wanted. */
 void patch_embed_forward(const struct ModelConfig *config, const struct Weights *weights,
                          const struct WanGeometry *geometry, int64_t batch, Act *tokens,
                          const struct PatchTape *tape);
@@ -57,9 +58,9 @@ void patch_embed_backward(const struct ModelConfig *config, const struct Weights
 
 struct TextTape {
     const Act *text;
-    Act *pre, *hidden;
+    Act *pre, *hidden; /* [B, text_len, D], before and after the GELU */
 };
-/* text [B, text_len, text_dim] must live until backward. */
+/* context [B, text_len, D] from text [B, text_len, text_dim], which must live until backward. */
 void text_embed_forward(const struct ModelConfig *config, const struct Weights *weights,
                         int64_t batch, Act *context, const Act *text, struct Arena *arena,
                         struct TextTape *tape);
@@ -68,9 +69,11 @@ void text_embed_backward(const struct ModelConfig *config, const struct Weights 
                          struct Arena *arena);
 
 struct TimeTape {
-    float *sinusoid, *pre, *hidden;
+    float *sinusoid;     /* [B, freq_dim] */
+    float *pre, *hidden; /* [B, D], before and after the SiLU */
 };
-/* `first_param`: TIME_0_W, or flow_head_param(config, DELTA_0_W).  host_t is host memory [B]. */
+/* e [B, D] from times host_t, host memory [B].  `first_param` says which time MLP: TIME_0_W, or
+ * flow_head_param(config, DELTA_0_W). */
 void time_embed_forward(const struct ModelConfig *config, const struct Weights *weights,
                         int first_param, int64_t batch, float *e, const double *host_t,
                         struct Arena *arena, struct TimeTape *tape);
@@ -80,8 +83,9 @@ void time_embed_backward(const struct ModelConfig *config, const struct Weights 
 
 struct ProjectionTape {
     const float *e;
-    float *hidden;
+    float *hidden; /* [B, D], silu(e) */
 };
+/* e0 [B, 6, D] from e [B, D], which must live until backward. */
 void time_project_forward(const struct ModelConfig *config, const struct Weights *weights,
                           int64_t batch, float *e0, const float *e, struct Arena *arena,
                           struct ProjectionTape *tape);

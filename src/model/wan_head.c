@@ -1,9 +1,10 @@
+/* Forward keeps only the norm's statistics; backward computes its output again where parameter
+ * gradients need it. */
 #include "model/wan_head.h"
 
 static struct LinearShape head_linear(const struct ModelConfig *c, const struct WanGeometry *g,
                                       int64_t batch) {
-    int64_t volume = c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
-    return (struct LinearShape){batch * g->tokens, c->dim, c->out_dim * volume};
+    return (struct LinearShape){batch * g->tokens, c->dim, c->out_dim * model_patch_volume(c)};
 }
 
 static struct NormShape head_norm(const struct ModelConfig *c, const struct WanGeometry *g,
@@ -54,7 +55,7 @@ void wan_head_backward(const struct ModelConfig *c, const struct Weights *w,
     be->patches_gather(be, all, dvelocity, wan_patch_shape(c, g->video, batch, c->out_dim, true));
     token_rows_cut(g->split, dpatches, all, batch, shape.n_out, be);
     if (w->trained) {
-        Act *h = dh; /* made again, rather than kept, where its gradient will be */
+        Act *h = dh; /* computed again rather than kept; its gradient overwrites it below */
         be->layer_norm_forward(be, h, tape->mean, tape->rstd, tape->x, tape->scale, tape->shift,
                                head_norm(c, g, batch));
         be->linear_backward_params(be, weight_grad(w, head_param(c, HEAD_W)),

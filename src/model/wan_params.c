@@ -51,7 +51,7 @@ static void add_modulation(struct Builder b, const char *name, int64_t rows, int
 
 static void add_embeddings(struct ParamTable *table, const struct ModelConfig *c) {
     struct Builder b = {table, ""};
-    int64_t volume = c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
+    int64_t volume = model_patch_volume(c);
     params_add_unit(table, "embeddings");
     add(b, "patch_embedding.weight", 0, INIT_UNIFORM, sqrt(6.0 / (double)(c->dim + c->in_dim * volume)),
         (int64_t[PARAM_MAX_DIMS]){c->dim, c->in_dim, c->patch_size[0], c->patch_size[1],
@@ -110,7 +110,7 @@ void wan_params(struct ParamTable *table, const struct ModelConfig *c) {
     add_embeddings(table, c);
     for (int64_t i = 0; i < c->num_layers; i++) add_block(table, c, i);
     struct Builder b = {table, ""};
-    int64_t out = c->out_dim * c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
+    int64_t out = c->out_dim * model_patch_volume(c);
     params_add_unit(table, "head");
     add_modulation(b, "head.modulation", 2, c->dim);
     add_normal_matrix(b, "head.head.weight", 0, 0.0, out, c->dim);

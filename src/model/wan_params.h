@@ -63,10 +63,12 @@ static inline int flow_head_param(const struct ModelConfig *config, enum FlowHea
     return head_param(config, HEAD_PARAMS) + (int)which;
 }
 
-/* Teacher and fake score.  Initial values: those of Wan2.1's own training code. */
+/* Tensors of teacher and fake score.  Initial values: those of Wan2.1's own training code. */
 void wan_params(struct ParamTable *table, const struct ModelConfig *config);
-/* The teacher's tensors, then (head_blocks > 0) the flow head's own.  Initial values of the latter:
- * method.md, "Student". */
+/* The teacher's tensors, then (head_blocks > 0) the flow head's own.  The latter start so that an
+ * untrained student nearly repeats the teacher: the last layer of delta_embedding is 0, the gate of
+ * the gated fusion nearly shut (student.fusion_gate_init), the concat fusion the identity on m plus
+ * a small normal matrix on h. */
 void student_params(struct ParamTable *table, const struct ModelConfig *config,
                     const struct StudentConfig *student);
 

@@ -1,20 +1,21 @@
+/* The loop over blocks, and what backward has to compute again of what forward did not keep. */
 #include "model/wan_stack.h"
 
 #include "error.h"
 
-/* What goes from block to block. */
+/* Elements of the tokens that go from block to block. */
 static int64_t block_elems(const struct BlockPass *pass) {
     return pass->batch * pass->tokens * pass->config->dim;
 }
 
 static struct PatchShape tap_shape(const struct BlockPass *pass, const struct WanGeometry *g) {
     const struct ModelConfig *c = pass->config;
-    int64_t volume = c->patch_size[0] * c->patch_size[1] * c->patch_size[2];
-    return wan_patch_shape(c, g->video, pass->batch, c->dim / volume, true);
+    return wan_patch_shape(c, g->video, pass->batch, c->dim / model_patch_volume(c), true);
 }
 
-static void hand_out(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
-                     const Act *tokens, const struct Taps *taps, struct Arena *arena) {
+/* Writes the output of `block` to the taps that name it. */
+static void write_taps(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
+                       const Act *tokens, const struct Taps *taps, struct Arena *arena) {
     const struct Backend *be = pass->weights->be;
     int64_t mark = arena_mark(arena);
     for (int k = 0; taps && k < taps->blocks->n; k++) {
@@ -26,7 +27,7 @@ static void hand_out(const struct BlockPass *pass, const struct WanGeometry *g, 
     arena_release(arena, mark);
 }
 
-/* The arguments of wan_stack_forward, for a function that gets one pointer. */
+/* The arguments of wan_stack_forward, for run_often, whose regions get one pointer. */
 struct ForwardRun {
     const struct BlockPass *pass;
     const struct WanGeometry *geometry;
@@ -36,9 +37,10 @@ struct ForwardRun {
     struct StackTape *tape;
 };
 
-/* Blocks are made again in groups, of which only the first one's input is kept: the larger a group,
- * the fewer inputs wait, and the more tapes are there at a time.  At Wan2.1's sizes pairs take the
- * least, all the more where another network's inputs wait too (stage two). */
+/* Backward computes blocks again in groups, and forward keeps the input of each group's first block
+ * only.  Larger groups keep fewer inputs, but need the tapes of more blocks at a time.  At Wan2.1's
+ * sizes pairs need the least memory, all the more where another network's inputs wait too (stage
+ * two). */
 static int64_t group_blocks(enum Keep keep) {
     return keep == KEEP_ALL ? 1 : 2;
 }
@@ -48,16 +50,16 @@ static int64_t group_start(const struct StackTape *tape, int64_t block) {
     return block - (block - tape->first) % group_blocks(tape->keep);
 }
 
-/* One block: from x to what it returns, which is x itself where nobody will read that again. */
-static Act *forward_block(const struct ForwardRun *run, int64_t i, Act *x, bool x_stays) {
+/* Takes x through block i.  Returns the output, which takes the place of x unless x is kept. */
+static Act *forward_block(const struct ForwardRun *run, int64_t i, Act *x, bool keep_x) {
     const struct BlockPass *pass = run->pass;
     struct StackTape *tape = run->tape;
-    Act *out = x_stays ? arena_act(run->arena, block_elems(pass)) : x;
+    Act *out = keep_x ? arena_act(run->arena, block_elems(pass)) : x;
     int64_t mark = arena_mark(run->arena);
     if (tape->keep == KEEP_ALL) {
         wan_block_forward(pass, i, out, x, run->arena, &tape->blocks[i]);
     } else {
-        wan_block_pass(pass, i, out, x, run->arena, &tape->blocks[i]);
+        wan_block_forward_lean(pass, i, out, x, run->arena, &tape->blocks[i]);
         if (tape->keep != KEEP_ATTENTION) arena_release(run->arena, mark);
     }
     return out;
@@ -71,15 +73,15 @@ static void forward_blocks(void *context) {
     for (int64_t i = tape->first; i < tape->end; i++) {
         if (tape->keep != KEEP_NOTHING && i == group_start(tape, i)) tape->inputs[i] = kept = x;
         if (!int_list_has(tape->skip, i)) x = forward_block(run, i, x, x == kept);
-        hand_out(run->pass, run->geometry, i, x, run->taps, run->arena);
+        write_taps(run->pass, run->geometry, i, x, run->taps, run->arena);
     }
     run->out = x;
 }
 
-/* A pass of which nothing is kept finds the same memory each time it comes: what it needs of the
- * arena it gives back, and weights are where they were, if they stay at all.  What parts exchange,
- * nobody else could do for them. */
-static bool comes_often(const struct BlockPass *pass, enum Keep keep, bool units_stay) {
+/* Whether a device may learn this pass and repeat it as a whole (run_often).  The pass must use the
+ * same memory each time: it keeps nothing, so that the arena is as before, and the weights stay in
+ * place.  And it must not exchange tokens with other ranks, which is no operation of the backend. */
+static bool is_repeatable(const struct BlockPass *pass, enum Keep keep, bool units_stay) {
     return keep == KEEP_NOTHING && units_stay && !pass->split;
 }
 
@@ -95,15 +97,17 @@ Act *wan_stack_forward(const struct BlockPass *pass, const struct WanGeometry *g
     struct ForwardRun run = {
         .pass = pass, .geometry = g, .in = x, .taps = taps, .arena = arena, .tape = tape};
     bool units_stay = unit_pass_begins(pass->weights);
-    if (comes_often(pass, keep, units_stay))
+    if (is_repeatable(pass, keep, units_stay))
         be->run_often(be, forward_blocks, &run);
     else
         forward_blocks(&run);
     return run.out;
 }
 
-static void take_back(const struct BlockPass *pass, const struct WanGeometry *g, int64_t block,
-                      Act *dx, const struct Taps *dtaps, struct Arena *arena) {
+/* dx += the gradients of the taps that name `block`. */
+static void add_tap_gradients(const struct BlockPass *pass, const struct WanGeometry *g,
+                              int64_t block, Act *dx, const struct Taps *dtaps,
+                              struct Arena *arena) {
     const struct Backend *be = pass->weights->be;
     int64_t n = block_elems(pass), mark = arena_mark(arena);
     for (int k = 0; dtaps && k < dtaps->blocks->n; k++) {
@@ -126,12 +130,14 @@ struct BackwardRun {
     const struct StackTape *tape;
     struct BlockPassGradients want;
     bool last;
-    Act *room; /* of tapes made again */
+    Act *room; /* see struct BlockTape */
     struct Arena *arena;
 };
 
-/* From the input x of block i through [i, end), making tapes, and back. */
-static void there_and_back(const struct BackwardRun *run, int64_t i, int64_t end, const Act *x) {
+/* Backward through the blocks [i, end), given the input x of block i.  On the way up it computes
+ * the tapes that were not kept; on the way back each block's backward uses its tape, and gives it
+ * back. */
+static void backward_group(const struct BackwardRun *run, int64_t i, int64_t end, const Act *x) {
     if (i == end) return;
     const struct BlockPass *pass = run->pass;
     struct Arena *arena = run->arena;
@@ -142,12 +148,12 @@ static void there_and_back(const struct BackwardRun *run, int64_t i, int64_t end
     int64_t mark = arena_mark(arena);
     if (keep != KEEP_ALL && !skipped) {
         Act *out = i + 1 < end ? arena_act(arena, block_elems(pass)) : NULL;
-        wan_block_again(pass, i, block, keep == KEEP_ATTENTION, out, x, run->room, arena, &again);
+        wan_block_recompute(pass, i, block, keep == KEEP_ATTENTION, out, x, run->room, arena, &again);
         block = &again;
         x = out;
     }
-    there_and_back(run, i + 1, end, x);
-    take_back(pass, run->geometry, i, run->dx, run->dtaps, arena);
+    backward_group(run, i + 1, end, x);
+    add_tap_gradients(pass, run->geometry, i, run->dx, run->dtaps, arena);
     if (!skipped) wan_block_backward(pass, i, run->dx, block, run->want, arena);
     if (run->last && pass->weights->trained) unit_grad_ready(pass->weights, unit_of_block(i));
     arena_release(arena, mark);
@@ -169,7 +175,7 @@ void wan_stack_backward(const struct BlockPass *pass, const struct WanGeometry *
     TMD_CHECK(tape->keep != KEEP_NOTHING, "backward of a pass that kept nothing");
     for (int64_t end = from; end > tape->first;) {
         int64_t start = group_start(tape, end - 1);
-        there_and_back(&run, start, end, tape->inputs[start]);
+        backward_group(&run, start, end, tape->inputs[start]);
         end = start;
     }
     arena_release(arena, mark);

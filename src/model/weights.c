@@ -1,3 +1,5 @@
+/* The layout of a share: slices of all pieces one after another, and the way between them and the
+ * tensors of the table. */
 #include "model/weights.h"
 
 #include <stdlib.h>
@@ -12,10 +14,10 @@ static int64_t slice_of(int64_t n_elems, int n_shares) {
     return (even + SLICE_ALIGNMENT - 1) / SLICE_ALIGNMENT * SLICE_ALIGNMENT;
 }
 
-/* Slices one behind the other.  A frozen role's pieces lie in two arrays, each counted for itself. */
+/* Slices lie one after another.  A frozen role's pieces lie in two arrays, each counted on its own. */
 static void lay_out(struct Weights *w) {
     int64_t n_frozen[PIECES] = {0};
-    bool trained = w->parts & WEIGHTS_MOMENTS;
+    bool trained = w->arrays & WEIGHTS_MOMENTS;
     w->pieces = xcalloc((size_t)w->table->n_units * sizeof *w->pieces);
     for (int unit = 0; unit < w->table->n_units; unit++) {
         const struct UnitDesc *desc = &w->table->units[unit];
@@ -51,33 +53,33 @@ static float *alloc_f32(const struct Weights *w) {
 }
 
 void weights_alloc_share(struct Weights *w, const struct Backend *be, const struct ParamTable *table,
-                         int parts, struct Share share) {
-    *w = (struct Weights){.be = be, .table = table, .parts = parts, .share = share};
+                         int arrays, struct Share share) {
+    *w = (struct Weights){.be = be, .table = table, .arrays = arrays, .share = share};
     if (share.n_shares < 1) w->share = (struct Share){0, 1};
-    w->trained = parts & WEIGHTS_MOMENTS;
+    w->trained = arrays & WEIGHTS_MOMENTS;
     lay_out(w);
     w->units = xcalloc((size_t)table->n_units * sizeof *w->units);
     w->master = alloc_f32(w);
     w->compute = w->n_compute ? be->memory_alloc(be, w->n_compute * dtype_bytes(be->act_dtype))
                               : (Act *)(void *)w->master;
-    if (parts & WEIGHTS_GRAD) w->grad = alloc_f32(w);
-    if (parts & WEIGHTS_MOMENTS) {
+    if (arrays & WEIGHTS_GRAD) w->grad = alloc_f32(w);
+    if (arrays & WEIGHTS_MOMENTS) {
         w->adam_m = alloc_f32(w);
         w->adam_v = alloc_f32(w);
     }
-    if (parts & WEIGHTS_EMA) w->ema = alloc_f32(w);
+    if (arrays & WEIGHTS_EMA) w->ema = alloc_f32(w);
     if (w->share.n_shares == 1) point_into_arrays(w);
 }
 
 void weights_alloc(struct Weights *w, const struct Backend *be, const struct ParamTable *table,
-                   int parts) {
-    weights_alloc_share(w, be, table, parts, (struct Share){0, 1});
+                   int arrays) {
+    weights_alloc_share(w, be, table, arrays, (struct Share){0, 1});
 }
 
 void weights_free(struct Weights *w) {
     const struct Backend *be = w->be;
     if (!be) return;
-    if (!(w->parts & WEIGHTS_GRAD)) w->grad = NULL;
+    if (!(w->arrays & WEIGHTS_GRAD)) w->grad = NULL;
     if (w->n_compute) be->memory_free(be, w->compute);
     float *arrays[] = {w->master, w->grad, w->adam_m, w->adam_v, w->ema};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
@@ -88,8 +90,8 @@ void weights_free(struct Weights *w) {
 }
 
 int64_t weights_bytes(const struct Weights *w) {
-    int n_arrays = 1 + !!(w->parts & WEIGHTS_GRAD) + 2 * !!(w->parts & WEIGHTS_MOMENTS) +
-                   !!(w->parts & WEIGHTS_EMA);
+    int n_arrays = 1 + !!(w->arrays & WEIGHTS_GRAD) + 2 * !!(w->arrays & WEIGHTS_MOMENTS) +
+                   !!(w->arrays & WEIGHTS_EMA);
     return n_arrays * w->n_elems * (int64_t)sizeof(float) +
            w->n_compute * dtype_bytes(w->be->act_dtype);
 }
@@ -142,9 +144,9 @@ struct OwnRange weights_own(const struct Weights *w, int param) {
     return (struct OwnRange){begin, end, piece->at + desc->offset + begin - slice};
 }
 
-/* Of frozen weights only what products read. */
+/* Whether only `compute` has the tensor. */
 static bool lacks_master(const struct Weights *w, int param) {
-    return !(w->parts & WEIGHTS_MOMENTS) && !is_f32(&w->table->params[param]);
+    return !(w->arrays & WEIGHTS_MOMENTS) && !is_f32(&w->table->params[param]);
 }
 
 void weights_put(struct Weights *w, int param, const float *host) {
@@ -164,7 +166,7 @@ void weights_put(struct Weights *w, int param, const float *host) {
 }
 
 void weights_refresh(struct Weights *w) {
-    if (w->parts & WEIGHTS_MOMENTS) w->be->weights_cast(w->be, w->compute, w->master, w->n_elems);
+    if (w->arrays & WEIGHTS_MOMENTS) w->be->weights_cast(w->be, w->compute, w->master, w->n_elems);
 }
 
 void weights_get(const struct Weights *w, int param, float *host) {

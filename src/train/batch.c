@@ -1,3 +1,5 @@
+/* Buffers are allocated once for the largest micro-batch; a smaller one uses the first samples of
+ * each. */
 #include "train/batch.h"
 
 #include "train/kd_pairs.h"
@@ -18,7 +20,7 @@ void batch_init(struct BatchBuffers *batch, const struct Networks *nets, int64_t
     for (int64_t b = 0; b < capacity; b++)
         be->upload(be, staging + b * n_text, host_neg_text, n_row);
     be->act_from_f32(be, batch->neg_text, staging, capacity * n_text);
-    be->upload_wait(be); /* samples may arrive behind all this */
+    be->upload_wait(be); /* arrivals[0].text was the staging buffer: done before samples come there */
 }
 
 void batch_free(struct BatchBuffers *batch) {
@@ -30,29 +32,29 @@ void batch_free(struct BatchBuffers *batch) {
     for (int i = 0; i < 9; i++) be->memory_free(be, buffers[i]);
 }
 
-void batch_expect(struct BatchBuffers *batch, const struct BatchSamples *samples) {
+void batch_upload_start(struct BatchBuffers *batch, const struct BatchSamples *samples) {
     const struct Backend *be = batch->nets->be;
     const struct BatchArrival *arrival = &batch->arrivals[batch->turn];
     int64_t n_video = samples->n * networks_latent_elems(batch->nets);
     int64_t n_text = samples->n * networks_text_elems(batch->nets);
     be->upload_start(be, arrival->video, samples->video, n_video * (int64_t)sizeof(float));
     be->upload_start(be, arrival->text, samples->text, n_text * (int64_t)sizeof(float));
-    batch->expected = *samples;
+    batch->uploading = *samples;
 }
 
-static bool is_expected(const struct BatchBuffers *batch, const struct BatchSamples *samples) {
-    const struct BatchSamples *e = &batch->expected;
+static bool is_uploading(const struct BatchBuffers *batch, const struct BatchSamples *samples) {
+    const struct BatchSamples *e = &batch->uploading;
     return e->iteration == samples->iteration && e->first == samples->first && e->n == samples->n;
 }
 
-/* Where the samples are once they have arrived; the next ones come to the other place. */
+/* The buffer in which the samples have arrived; the next ones go to the other. */
 static const struct BatchArrival *arrive(struct BatchBuffers *batch,
                                          const struct BatchSamples *samples) {
     const struct BatchArrival *arrival = &batch->arrivals[batch->turn];
-    if (!is_expected(batch, samples)) batch_expect(batch, samples);
+    if (!is_uploading(batch, samples)) batch_upload_start(batch, samples);
     batch->nets->be->upload_wait(batch->nets->be);
     batch->turn = !batch->turn;
-    batch->expected.n = 0;
+    batch->uploading.n = 0;
     return arrival;
 }
 

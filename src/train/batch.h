@@ -1,7 +1,7 @@
 /* The device side of a micro-batch: where data, text and noises lie, and how they get there.
  *
- * Samples arrive at two places in turn, so that those of the next pass travel beside the present
- * one. */
+ * Data and text are uploaded into two buffers in turn, so that the next pass's samples can travel
+ * to the device while the present pass computes. */
 #ifndef TMD_BATCH_H
 #define TMD_BATCH_H
 
@@ -19,27 +19,28 @@ struct BatchBuffers {
     const struct Networks *nets;
     int64_t capacity; /* samples */
     struct BatchArrival {
-        float *video, *text;
+        float *video; /* [capacity, C, F, H, W] */
+        float *text;  /* [capacity, text_len, text_dim] */
     } arrivals[2];
-    int turn;                     /* where samples arrive next */
-    struct BatchSamples expected; /* what is on its way there; nothing: n = 0 */
-    float *x1, *y1, *eps;
-    Act *text;     /* of the samples, dropped or not, as the stage wants it */
-    Act *neg_text; /* the same rows for every sample */
+    int turn;                      /* which of them is filled next */
+    struct BatchSamples uploading; /* what is on its way there; n = 0: nothing */
+    float *x1, *y1, *eps;          /* noises [capacity, C, F, H, W] */
+    Act *text;                     /* [capacity, text_len, text_dim] */
+    Act *neg_text;                 /* the same, the negative prompt for every sample */
 };
 
-/* neg_text: host [text_len, text_dim]. */
+/* host_neg_text [text_len, text_dim]. */
 void batch_init(struct BatchBuffers *batch, const struct Networks *nets, int64_t capacity,
                 const float *host_neg_text);
 void batch_free(struct BatchBuffers *batch);
 
-/* Begins to upload samples beside what goes on, for the next batch_fill; the host memory has been
- * read when it returns. */
-void batch_expect(struct BatchBuffers *batch, const struct BatchSamples *samples);
+/* Begins to upload the samples of the next batch_fill while the device computes.  The host memory
+ * may be reused when it returns. */
+void batch_upload_start(struct BatchBuffers *batch, const struct BatchSamples *samples);
 
-/* Takes samples, which are uploaded now if they were not expected, draws their noises and times,
- * and fills `in`, valid until the next call.  A KD step's outer noise is the one its sample was
- * made from (kd_pairs.h). */
+/* Fills `in` with these samples, their noises and times, valid until the next call.  Uploads the
+ * samples now unless batch_upload_start was called for them.  A KD step's outer noise is the one
+ * from which the teacher made the sample (kd_pairs.h). */
 void batch_fill(struct BatchBuffers *batch, enum StepKind kind, const struct BatchSamples *samples,
                 struct StepInputs *in);
 

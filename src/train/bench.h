@@ -5,12 +5,12 @@
  * flops and bytes as op_cost.h counts them, and from these GFLOP/s, the share of the machine's
  * measured peak, GB/s, and how near the row comes to its floor, the time that it cannot go below:
  *
- *     floor = max(flops / measured peak, bytes / measured copy bandwidth),   share = floor /
- * seconds
+ *     floor = max(flops / measured peak, bytes / measured copy bandwidth)
+ *     share = floor / seconds
  *
- * What is told of two measurements together (an algorithm against another, a block against its
- * parts) is a ratio, with the goal that the CUDA backend has for it.  Rows and ratios are printed
- * as they come and kept for the JSON file. */
+ * A comparison of two measurements (an algorithm with another, a block with its parts) is a ratio,
+ * with the goal that the CUDA backend has for it.  Rows and ratios are printed at once and kept for
+ * the JSON file. */
 #ifndef TMD_BENCH_H
 #define TMD_BENCH_H
 

@@ -4,10 +4,11 @@
  * What is read comes from the disk: its files leave the page cache before each measurement, where
  * the system does as it is told; then once more from the cache, which shows what the processor can
  * do.  A plain read: threads read 4 MiB at a time and do nothing with them; one thread, and as many
- * as a load has (data/checkpoint_read.h); the faster counts.  Rates are bytes of files per second,
+ * as there are processors; the faster counts.  Rates are bytes of files per second,
  * of plain reads and loads alike; a load makes more bytes of weights from them.
  *
- * One process plays all ranks, one after the other. */
+ * A rank is a thread here, with a share of the processors for its load, as it would be a process with
+ * such a share on one machine. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -46,11 +47,12 @@ struct CheckpointBench {
     char *folder, *path; /* of our own; of the master */
     int64_t n_ranks, n_tensors;
     float *noise;              /* [LONGEST + n_tensors]; tensor i begins at element i */
-    struct CkptWanted *wanted; /* [n_tensors]: a rank's */
+    struct CkptWanted *wanted; /* [n_ranks][n_tensors] */
     char (*names)[MAX_NAME];   /* [n_tensors] */
     char **files;              /* [n_shards] */
     int64_t *file_bytes;       /* [n_shards] */
-    float *loaded;             /* a rank's weights */
+    float *loaded;             /* [n_ranks][rank_elems]: the ranks' weights */
+    int64_t rank_elems;        /* at most */
     double n_bytes;            /* of all files */
     bool dropped;              /* the page cache was empty whenever it should be */
 };
@@ -93,25 +95,37 @@ static bool write_all(const struct CheckpointBench *b, struct Error *err) {
 
 /* ---- reading it ---- */
 
-static bool load_rank(struct CheckpointBench *b, int64_t rank, struct Error *err) {
+static bool load_rank(const struct CheckpointBench *b, int64_t rank, struct Error *err) {
     struct Ckpt *ckpt;
-    float *at = b->loaded;
+    struct CkptWanted *wanted = b->wanted + rank * b->n_tensors;
+    float *at = b->loaded + rank * b->rank_elems;
     for (int64_t t = 0; t < b->n_tensors; t++) {
-        b->wanted[t] = part_of(b, t, rank, b->n_ranks);
-        b->wanted[t].out = at;
-        at += b->wanted[t].end - b->wanted[t].begin;
+        wanted[t] = part_of(b, t, rank, b->n_ranks);
+        wanted[t].out = at;
+        at += wanted[t].end - wanted[t].begin;
     }
     if (!ckpt_open(b->path, &ckpt, err)) return false;
-    bool read = ckpt_read_ranges_f32(ckpt, b->n_tensors, b->wanted, false, err);
+    bool read = ckpt_read_ranges_f32(ckpt, b->n_tensors, wanted, false, err);
     ckpt_close(ckpt);
     return read;
 }
 
 static bool load(struct CheckpointBench *b, int n_threads, struct Error *err) {
-    (void)n_threads; /* a load chooses for itself */
-    for (int64_t rank = 0; rank < b->n_ranks; rank++)
-        if (!load_rank(b, rank, err)) return false;
-    return true;
+    int n_shared = n_threads / (int)b->n_ranks;
+    bool good = true;
+    omp_set_max_active_levels(2); /* a rank's own threads, too */
+#pragma omp parallel for num_threads((int)b->n_ranks) schedule(static, 1)
+    for (int64_t rank = 0; rank < b->n_ranks; rank++) {
+        struct Error failure;
+        omp_set_num_threads(n_shared > 1 ? n_shared : 1);
+        if (load_rank(b, rank, &failure)) continue;
+#pragma omp critical(bench_load_failed)
+        {
+            good = false;
+            *err = failure;
+        }
+    }
+    return good;
 }
 
 static bool read_file(const char *path, int64_t n_bytes, int n_threads) {
@@ -168,7 +182,7 @@ static const struct {
     bool many, cached;
 } reads[N_READS] = {
     [PLAIN_ONE] = {"plain read, one thread", read_plain, false, false},
-    [PLAIN_MANY] = {"plain read, a load's threads", read_plain, true, false},
+    [PLAIN_MANY] = {"plain read, all threads", read_plain, true, false},
     [LOAD] = {"load", load, true, false},
     [CACHED_PLAIN] = {"plain read, from the page cache", read_plain, true, true},
     [CACHED_LOAD] = {"load, from the page cache", load, true, true},
@@ -190,7 +204,7 @@ static bool measure_reads(struct CheckpointBench *b, double seconds[N_READS], st
         for (int r = 0; r < N_READS; r++) {
             if (!reads[r].cached) drop_files(b);
             double start = wall_seconds();
-            if (!reads[r].run(b, reads[r].many ? 1 + omp_get_max_threads() : 1, err)) return false;
+            if (!reads[r].run(b, reads[r].many ? omp_get_max_threads() : 1, err)) return false;
             samples[r][n] = wall_seconds() - start;
         }
     for (int r = 0; r < N_READS; r++) seconds[r] = bench_choose(b->report, samples[r], n);
@@ -253,13 +267,13 @@ static void make_noise(struct CheckpointBench *b, const struct Backend *be) {
 }
 
 static void allocate(struct CheckpointBench *b, const struct Backend *be, int64_t n_blocks) {
-    size_t n_loaded = (size_t)(n_blocks * BLOCK_MIB << 20) / (size_t)b->n_ranks +
-                      (size_t)b->n_tensors * (4 * WIDTH + 1) * sizeof *b->loaded;
+    b->rank_elems = (n_blocks * BLOCK_MIB << 18) / b->n_ranks + b->n_tensors * (4 * WIDTH + 1);
+    size_t n_loaded = (size_t)(b->n_ranks * b->rank_elems) * sizeof *b->loaded;
     b->names = xmalloc((size_t)b->n_tensors * sizeof *b->names);
     for (int64_t t = 0; t < b->n_tensors; t++)
         snprintf(b->names[t], MAX_NAME, "blocks.%lld.%s", (long long)(t / BLOCK_TENSORS),
                  block_tensors[t % BLOCK_TENSORS].name);
-    b->wanted = xmalloc((size_t)b->n_tensors * sizeof *b->wanted);
+    b->wanted = xmalloc((size_t)(b->n_ranks * b->n_tensors) * sizeof *b->wanted);
     b->files = xcalloc((size_t)b->save.n_shards * sizeof *b->files);
     b->file_bytes = xcalloc((size_t)b->save.n_shards * sizeof *b->file_bytes);
     b->loaded = xmalloc(n_loaded);

@@ -111,7 +111,7 @@ static void fill_small(const struct Backend *be, float *values, int64_t n_elems)
 void bench_random_weights(struct Weights *weights) {
     const struct Backend *be = weights->be;
     fill_small(be, weights->master, weights->n_elems);
-    if (weights->parts & WEIGHTS_MOMENTS) {
+    if (weights->arrays & WEIGHTS_MOMENTS) {
         weights_refresh(weights);
         return;
     }

@@ -1,3 +1,4 @@
+/* Counts the floats that a checkpoint holds, and asks the file system for free bytes. */
 #include "train/checkpoint_room.h"
 
 #include <errno.h>

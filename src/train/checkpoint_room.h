@@ -2,8 +2,8 @@
  *
  * A checkpoint holds, of each trained network, float32 weights and both moments of AdamW, and the
  * average of the one that an EMA follows: 12 or 16 bytes per parameter.  Compression saves some of
- * that, which is not counted.  While a checkpoint is written the `checkpoint.keep_last` before it
- * are still there; those that a run goes on from lie on the disk already.  What
+ * that, which is not counted.  While a checkpoint is written, the last `checkpoint.keep_last` ones
+ * are still on the disk; a resumed run finds some of these there already.  What
  * checkpoint.keep_every keeps comes on top, and is not counted either. */
 #ifndef TMD_CHECKPOINT_ROOM_H
 #define TMD_CHECKPOINT_ROOM_H

@@ -1,3 +1,4 @@
+/* Turns clips into the pictures of data/picture.h, latents by false colours. */
 #include "train/clip_sheet.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* The exchanges, over broadcasts and sums of any communicator. */
 #include "train/clock_offsets.h"
 
 #include <math.h>

@@ -1,10 +1,9 @@
 /* How far the clocks of ranks are apart (Cristian, "Probabilistic clock synchronization", 1989),
  * for all ranks in one exchange.
  *
- * Rank 0 reads its clock (t0) and calls all ranks by a broadcast; rank r hears it and reads its own
- * (t_r); rank 0 reads again (t1) when it has everybody's answer.  Nobody can have heard before t0
- * or answered after t1, hence by rank 0's clock t_r was read between the two, and rank r is ahead
- * by
+ * Rank 0 reads its clock (t0) and calls all ranks by a broadcast; rank r receives it and reads its
+ * own clock (t_r); rank 0 reads again (t1) when it has everybody's answer.  By rank 0's clock, t_r
+ * was therefore read between t0 and t1, and rank r is ahead by
  *
  *     t_r - (t0 + t1) / 2,  known to within (t1 - t0) / 2.
  *

@@ -39,17 +39,33 @@ static const struct ArgTable replay_table = {
     .max_operands = 1,
 };
 
+/* A NaN has no sign. */
+struct NumberText {
+    char s[24];
+};
+static struct NumberText number_text(double x, int n_digits) {
+    struct NumberText text = {"nan"};
+    if (!isnan(x)) snprintf(text.s, sizeof text.s, "%.*e", n_digits, x);
+    return text;
+}
+
 static bool compare(const struct TensorList *list, const char *expected,
                     const struct ReplayFlags *flags, bool *within, struct Error *err) {
     struct TensorDifference *differences;
     int n;
     if (!tensor_list_compare(list, expected, &differences, &n, err)) return false;
     for (int i = 0; i < n && i < flags->worst; i++)
-        printf("  %.2e  %-48s |expected| %.3e\n", differences[i].norm_relative,
-               differences[i].tensor->name, differences[i].expected_norm);
-    *within = differences[0].norm_relative <= flags->tolerance; /* false for NaN */
-    printf("%s: %d tensors, worst %.2e, tolerance %.0e: %s\n", expected, n,
-           differences[0].norm_relative, flags->tolerance, *within ? "ok" : "FAILED");
+        printf("  %-8s  %-48s |expected| %s\n", number_text(differences[i].norm_relative, 2).s,
+               differences[i].tensor->name, number_text(differences[i].expected_norm, 3).s);
+    const struct TensorDifference *worst = &differences[0];
+    *within = worst->norm_relative <= flags->tolerance; /* false for NaN */
+    printf("%s: %d tensors, ", expected, n);
+    if (isnan(worst->norm_relative))
+        printf("'%s' is not finite as it %s: FAILED\n", worst->tensor->name,
+               isfinite(worst->expected_norm) ? "was computed" : "is expected");
+    else
+        printf("worst %.2e, tolerance %.0e: %s\n", worst->norm_relative, flags->tolerance,
+               *within ? "ok" : "FAILED");
     free(differences);
     return true;
 }

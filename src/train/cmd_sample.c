@@ -1,4 +1,6 @@
-/* Clip i has the prompt i mod P, and noise that is a function of (sampler.seed, i). */
+/* Samples batch by batch, appends each to the dataset, and draws a contact sheet of the first
+ * clips.  Clip i has the prompt i mod P, where P is the number of prompts, and noise that is a
+ * function of (sampler.seed, i). */
 #include "train/cmd_sample.h"
 
 #include <stdlib.h>
@@ -6,6 +8,7 @@
 
 #include "args.h"
 #include "data/dataset_writer.h"
+#include "minmax.h"
 #include "train/clip_sheet.h"
 #include "train/data_fit.h"
 #include "train/folders.h"
@@ -204,10 +207,6 @@ static bool sample_batch(struct Job *job, int64_t first, int64_t n, struct Error
     ok = append(job, &prompts, err);
     prompt_set_free(&prompts);
     return ok;
-}
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
 }
 
 static bool sample_all(struct Job *job, struct Error *err) {

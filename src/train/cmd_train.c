@@ -1,3 +1,4 @@
+/* `tmd train`: reads the configuration, finds the other ranks, runs the trainer. */
 #include "train/cmd_train.h"
 
 #include "args.h"

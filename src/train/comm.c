@@ -1,3 +1,5 @@
+/* Choosing a communicator, and what all kinds share: agreeing on errors, dividing threads, counting
+ * bytes. */
 #include "train/comm.h"
 
 #include <omp.h>

@@ -1,15 +1,20 @@
 /* Ranks: one table of collective operations, and who implements it.
  *
- * `self` is one process alone.  `mpi` is for host memory, over MPI; `tcp` (comm_tcp.h) for the same
- * without MPI.  `nccl` (comm_nccl.h) works in the memory of CUDA devices.  All ranks of a
- * communicator call the same operations in the same order; so do ranks that share several
- * communicators.  This module and its implementations are the only ones that see MPI and NCCL.
+ *     self   one process alone
+ *     mpi    host memory, over MPI
+ *     tcp    the same without MPI (comm_tcp.h)
+ *     nccl   the memory of CUDA devices (comm_nccl.h)
+ *     plan   sends nothing, and books what would be sent (comm_plan.h)
  *
- * Operations on device memory (float32 and bytes in the backend's memory) run beside the
- * computation: `..._start` begins one behind what the backend was asked before, and returns its
- * ticket; its buffers must not be touched until `wait` of that ticket, behind which the backend's
- * operations see it done.  Tickets count up from 1 within one communicator, and are done in that
- * order.  Within run_often (backend.h) none is begun or waited for. */
+ * All ranks of a communicator call the same operations in the same order; so do ranks that share
+ * several communicators.  This module and its implementations are the only ones that see MPI and
+ * NCCL.
+ *
+ * Operations on device memory run in parallel with the backend's.  `..._start` begins one after all
+ * that the backend was asked to do before, and returns a ticket.  Its buffers must not be touched
+ * until `wait` of that ticket; backend operations called after the wait see the result.  Tickets
+ * count up from 1 within one communicator, and are completed in that order.  Within run_often
+ * (backend.h) nothing may be started or waited for. */
 #ifndef TMD_COMM_H
 #define TMD_COMM_H
 
@@ -22,7 +27,8 @@ struct Backend;
 
 typedef int64_t CommTicket;
 
-/* Whoever waits for a ticket that is so many behind the last may wait for a later one too. */
+/* How many tickets are told apart: to wait for one that is further behind the last may mean to wait
+ * for a later one, too. */
 enum { COMM_TICKETS = 256 };
 
 /* A part of a buffer that goes to, or comes from, one rank. */
@@ -37,36 +43,36 @@ struct Comm {
     void *state;
     CommTicket last_ticket; /* 0: none so far */
 
-    /* buffer[i] = sum over ranks.  The order of summation is fixed for a number of ranks. */
+    /* buffer[i] = sum over ranks.  For a given number of ranks the order of summation is fixed. */
     CommTicket (*sum_start)(struct Comm *comm, float *buffer, int64_t n_elems);
-    /* own[i] = sum over ranks of their all[rank * n_elems + i], in a fixed order too; `own` may lie
-     * at its place in `all`, and all [n_ranks * n_elems] is spoilt. */
+    /* own[i] = sum over ranks of their all[rank * n_elems + i], in a fixed order too.  `own` may be
+     * the rank's place in `all`; all [n_ranks * n_elems] is overwritten. */
     CommTicket (*scatter_sum_start)(struct Comm *comm, float *own, float *all, int64_t n_elems);
-    /* all[r * n_bytes ...] = rank r's own [n_bytes]; `own` may lie at its place in `all`. */
+    /* all[r * n_bytes ...] = rank r's own [n_bytes]; `own` may be the rank's place in `all`. */
     CommTicket (*gather_start)(struct Comm *comm, void *all, const void *own, int64_t n_bytes);
     /* Rank r gets the bytes `send_parts[r]` of `send`, and what it sends goes to `recv_parts[r]` of
      * `recv`; parts [n_ranks], sizes agree between sender and receiver, 0 is fine.  What is
      * received overlaps neither itself nor what is sent. */
     CommTicket (*exchange_start)(struct Comm *comm, void *recv, const struct CommPart *recv_parts,
                                  const void *send, const struct CommPart *send_parts);
-    /* Until the operations up to `ticket` are done, 0: none. */
+    /* Waits for all operations up to `ticket`; 0: for none. */
     void (*wait)(struct Comm *comm, CommTicket ticket);
-    /* wait for the last ticket; the host, too, sees the network come to rest, or ends all ranks if
-     * it broke. */
+    /* Waits for the last ticket, on the host, too.  If the network broke it ends all ranks. */
     void (*finish)(struct Comm *comm);
 
     /* host[i] = sum over ranks, on every rank the same bits. */
     void (*sum_f64)(struct Comm *comm, double *host, int64_t n_elems);
     void (*broadcast)(struct Comm *comm, void *host, int64_t n_bytes, int root);
-    /* A communicator of n_ranks ranks, `stride` apart, of which this is one: four ranks fall into
-     * {0, 1} {2, 3} by 2 and 1, into {0, 2} {1, 3} by 2 and 2.  n_ranks * stride divides the number
-     * of ranks.  Collective, when nothing is under way; the caller destroys it before this one. */
+    /* Divides the ranks into groups of n_ranks, `stride` apart, and returns the communicator of
+     * this rank's group.  Of four ranks, n_ranks 2 and stride 1 make {0, 1} {2, 3}; 2 and 2 make
+     * {0, 2} {1, 3}.  n_ranks * stride must divide the number of ranks.  Collective; nothing may be
+     * under way.  The caller destroys it before this one. */
     struct Comm *(*split)(struct Comm *comm, int n_ranks, int stride);
     /* Bytes that operations on device memory have put on the network from this rank, counted as a
      * ring does: a sum 2 (n - 1) / n of its buffer, scatter_sum and gather (n - 1) / n of `all`, an
      * exchange what goes to other ranks. */
     int64_t sent_bytes;
-    /* Ends the communicator; one that comm_create gave, and MPI with it. */
+    /* Frees the communicator; for the one that comm_create gave, also ends MPI. */
     void (*destroy)(struct Comm *comm);
 };
 

@@ -1,3 +1,4 @@
+/* Asks MPI and NCCL for their versions. */
 #include "train/comm_describe.h"
 
 #include <mpi.h>

@@ -1,3 +1,4 @@
+/* Each rank in turn broadcasts its own. */
 #include "train/comm_gather.h"
 
 #include <string.h>

@@ -1,9 +1,9 @@
 /* Ranks with a CUDA device each.
  *
- * Operations run on a stream of their own, beside the computation that goes on.  Two fences keep
- * them in order: an operation begins when what was enqueued before it on the backend's stream is
- * done, and the backend's stream goes on behind `wait` when the event behind the ticket's operation
- * has come.  Events are a ring: where a ticket's has been taken by a later one, that is waited for.
+ * Operations run on a stream of their own, in parallel with the backend's.  Two fences keep them in
+ * order: an operation begins when all that was enqueued on the backend's stream before it is done;
+ * and `wait` lets the backend's stream wait for the event that follows the ticket's operation.  The
+ * events form a ring: if a later ticket has taken a ticket's event, the later one is waited for.
  *
  * Communicators that are split from each other share the stream.  NCCL's kernels wait for their
  * peers, so that two on different streams, which two devices begin in different orders, could wait
@@ -56,7 +56,7 @@ struct NcclState {
 
 /* ---- operations ---- */
 
-/* Before and behind each. */
+/* The first fence, before each operation; and the event after it. */
 static struct NcclState *begin(struct Comm *comm) {
     struct NcclState *state = comm->state;
     struct NcclDevice *device = state->device;

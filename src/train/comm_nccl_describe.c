@@ -1,3 +1,4 @@
+/* NCCL's version, in builds that have NCCL. */
 #include "train/comm_describe.h"
 
 #include <nccl.h>

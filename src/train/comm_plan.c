@@ -1,3 +1,5 @@
+/* Operations only move a clock: the link is busy until they would be done, and waiting for them
+ * moves the GPU's clock on. */
 #include "train/comm_plan.h"
 
 #include <math.h>

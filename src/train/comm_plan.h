@@ -1,11 +1,11 @@
 /* The communicator that sends nothing: it books what a step would put on the network, and when that
  * would have arrived.
  *
- * The link works beside the GPU, one operation after the other, also those of communicators split
- * from each other (as comm_nccl.c has it).  An operation begins when it is started and the link is
- * free; what `wait` and `finish` wait for it is the exposed time of the communication.  What
- * operations take from memory and processors of the GPU is not counted.  The rank is 0 and stands
- * for all. */
+ * The link works in parallel with the GPU, one operation after the other, also those of
+ * communicators that were split from each other (as in comm_nccl.c).  An operation begins when it
+ * has been started and the link is free.  The time for which `wait` and `finish` wait is the
+ * exposed time of the communication.  The GPU's own work for an operation is not counted.  The rank
+ * is 0 and stands for all. */
 #ifndef TMD_COMM_PLAN_H
 #define TMD_COMM_PLAN_H
 

@@ -1,3 +1,4 @@
+/* All subcommands, in the order in which `tmd help` lists them. */
 #include "train/commands.h"
 
 #include "data/cmd_ckpt.h"

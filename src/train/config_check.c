@@ -172,10 +172,6 @@ static bool check_student(const struct Config *config, struct Error *err) {
     return CHECK_RULES(config, rules, err);
 }
 
-static int64_t patch_volume(const struct ModelConfig *model) {
-    return model->patch_size[0] * model->patch_size[1] * model->patch_size[2];
-}
-
 /* Group norm splits up to 32 channels into groups of about four; wider layers always find a
  * divisor. */
 static bool channels_form_groups(const int64_t channels[3]) {
@@ -197,7 +193,7 @@ static bool check_discriminator(const struct Config *config, struct Error *err) 
         {all_below(&d->features, config->model.num_layers),
          "discriminator.features model.num_layers",
          "discriminator.features must name blocks from 0 to model.num_layers - 1"},
-        {config->model.dim % patch_volume(&config->model) == 0, "model.dim model.patch_size",
+        {config->model.dim % model_patch_volume(&config->model) == 0, "model.dim model.patch_size",
          "the discriminator spreads a token over its patch, so model.dim must be a multiple of the "
          "patch's volume"},
         {d->type == DISCRIMINATOR_ATTENTION || channels_form_groups(d->channels),

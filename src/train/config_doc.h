@@ -38,7 +38,7 @@ struct Doc {
  * entries.  An error's text names no file; *line says where it is. */
 bool doc_parse(struct Doc *doc, const char *text, size_t n_bytes, int *line, struct Error *err);
 
-/* A value alone, as it would stand behind "key: "; `doc` gets one entry with empty names. */
+/* A value alone, as it would stand after "key: "; `doc` gets one entry with empty names. */
 bool doc_parse_value(struct Doc *doc, const char *text, int *line, struct Error *err);
 
 void doc_free(struct Doc *doc);

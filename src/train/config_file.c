@@ -1,3 +1,4 @@
+/* Reads the file as a whole, after a look at its length. */
 #include "config_file.h"
 
 #include <errno.h>

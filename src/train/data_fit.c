@@ -1,3 +1,4 @@
+/* Compares what a dataset says of itself with the configuration. */
 #include "train/data_fit.h"
 
 struct VideoShape data_video_shape(const struct DatasetInfo *info) {

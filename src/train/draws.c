@@ -1,3 +1,4 @@
+/* Each draw is a Philox word of its own, so that leaving one out changes no other. */
 #include "train/draws.h"
 
 #include "model/time_grid.h"
@@ -23,6 +24,7 @@ static int64_t choice(double u, int64_t n) {
     return i < n ? i : n - 1;
 }
 
+/* What the draws of one sample read. */
 struct Draw {
     const struct Config *config;
     int64_t iteration, sample;
@@ -48,9 +50,9 @@ static void draw_stage1(const struct Draw *d, int64_t b, struct StepInputs *in) 
     const struct Stage1Config *c = &d->config->stage1;
     in->t[b] = outer_time(d, DRAW_T);
     in->s[b] = clip(shift_time(uniform(d, DRAW_S), c->s_shift), c->s_min, c->s_max);
-    bool plain = c->method == STAGE1_TM || uniform(d, DRAW_TM) < c->tm_prob;
-    in->r[b] = plain ? in->s[b]
-                     : inner_target_time(in->s[b], d->inner, d->config->student.inner_steps);
+    bool r_is_s = c->method == STAGE1_TM || uniform(d, DRAW_TM) < c->tm_prob;
+    in->r[b] = r_is_s ? in->s[b]
+                      : inner_target_time(in->s[b], d->inner, d->config->student.inner_steps);
     in->drop[b] = uniform(d, DRAW_DROP) < c->text_dropout;
 }
 

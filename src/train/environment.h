@@ -1,10 +1,10 @@
-/* Where a run runs: what every rank finds about itself, gathered when the run is set up, told once
- * by rank 0, and kept beside the run as environment.json.
+/* Where a run runs: what every rank finds out about itself, gathered when the run is set up,
+ * printed once by rank 0, and written to the run's folder as environment.json.
  *
- * A warning says what rarely is meant: ranks whose devices, drivers or libraries differ; more
- * threads than processors; clocks that are more than ENVIRONMENT_MAX_SKEW apart, since people
- * compare the times of logs and files; less room than the checkpoints need.  Warnings never end a
- * run. */
+ * There are warnings about what is rarely meant: ranks whose devices, drivers or libraries differ;
+ * more threads than processors; clocks that are more than ENVIRONMENT_MAX_SKEW apart, since people
+ * compare the times of logs and files; less room on the disk than the checkpoints need.  Warnings
+ * never end a run. */
 #ifndef TMD_ENVIRONMENT_H
 #define TMD_ENVIRONMENT_H
 
@@ -20,8 +20,7 @@ enum { ENVIRONMENT_TEXT = 256, ENVIRONMENT_MAX_PROCESSORS = 1024 };
 /* What a rank knows of itself; the same bytes travel to the others. */
 struct RankFacts {
     char host[ENVIRONMENT_TEXT];
-    char
-        device[ENVIRONMENT_TEXT]; /* as the backend describes it: name, memory, driver, libraries */
+    char device[ENVIRONMENT_TEXT];   /* by the backend: name, memory, driver, libraries */
     char software[ENVIRONMENT_TEXT]; /* the program and libraries, with the versions that run */
     int64_t n_threads;
     uint64_t processors[ENVIRONMENT_MAX_PROCESSORS / 64]; /* of its host that it may use, a bit

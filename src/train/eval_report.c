@@ -1,3 +1,4 @@
+/* Three ways to write the same lines: a table, JSON, and sentences that compare two of them. */
 #include "train/eval_report.h"
 
 #include <math.h>

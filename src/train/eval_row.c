@@ -1,3 +1,4 @@
+/* Cuts the text of a row apart, reads the configuration it names, and applies its options. */
 #include "train/eval_row.h"
 
 #include <stdlib.h>

@@ -1,3 +1,5 @@
+/* The first clips of the data give the prompts and the line of real clips; as many after them are
+ * the reference of the Frechet distance. */
 #include "train/eval_scores.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+/* Each rank makes a contiguous part of the pairs and writes it as a dataset; all ranks then open
+ * all parts. */
 #include "train/kd_pairs.h"
 
 #include <errno.h>
@@ -84,7 +86,7 @@ static struct DatasetWriter *part_writer(const struct Networks *nets, struct Dat
     return dataset_writer_open(path, &spec, err);
 }
 
-/* This rank's, while it is made. */
+/* This rank's part of the pairs, while it is made. */
 struct Part {
     struct Learner *learner;
     struct Sampler sampler;
@@ -140,7 +142,7 @@ static bool part_close(struct Part *p, bool ok, struct Error *err) {
     return ok;
 }
 
-/* Those of the next batch, which does not go over the end of the data; none are left: n = 0. */
+/* The prompts of the next batch, which does not cross the end of the data; n = 0: none are left. */
 static bool next_prompts(const struct Part *p, struct PromptSet *set, struct Error *err) {
     const struct Config *config = p->learner->config;
     int64_t n_prompts = dataset_info(p->prompts)->n_samples, prompt = p->at % n_prompts;
@@ -171,8 +173,8 @@ static bool append_pairs(struct Part *p, const struct PromptSet *set, struct Err
     return true;
 }
 
-/* Where ranks hold shares of the teacher none can run it alone: one that has no pair left to make runs
- * it all the same, for nothing. */
+/* If the teacher is in shares, no rank can run it alone.  A rank that has no pair left to make then
+ * runs it for the others, and drops the result. */
 static void help_others(struct Part *p) {
     if (p->sampler.nets->weights[ROLE_TEACHER].share.n_shares == 1) return;
     sampler_run(&p->sampler,
@@ -181,12 +183,12 @@ static void help_others(struct Part *p) {
                 1, &p->learner->arena);
 }
 
-/* How it goes on all ranks together. */
+/* Summed over ranks before each batch. */
 struct Round {
     double failed, busy; /* numbers of ranks */
 };
 
-/* Batch by batch on all ranks at once, until none has any left or one has failed. */
+/* All ranks go from batch to batch together, until none has any pair left or one has failed. */
 static bool make_pairs(struct Part *p, bool ok, struct Comm *comm, struct Watchdog *watchdog,
                        struct Error *err) {
     for (bool go = true; go;) {

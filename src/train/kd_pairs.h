@@ -1,4 +1,4 @@
-/* The noise-data pairs of the KD warm-up (method.md, "KD warm-up"): the frozen teacher's own samples.
+/* The pairs that the KD warm-up learns from: a noise, and the frozen teacher's sample from it.
  *
  * Pair i starts from noise that is a function of (train.seed, i) and uses the prompt of sample
  * i mod N of the data.  The samples lie in <out>/pairs/part-*.h5, ordinary dataset files, one per rank

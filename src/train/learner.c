@@ -1,3 +1,5 @@
+/* Joins the networks to the ranks' traffic, and forwards each call to the roles that the step
+ * trains. */
 #include "train/learner.h"
 
 #include <math.h>
@@ -6,7 +8,8 @@
 #include "train/phase_timer.h"
 #include "train/token_exchange.h"
 
-/* Frozen roles are divided only where all weights are. */
+/* Trained roles are held in shares under every mode of parallel.shard, frozen ones only under
+ * `full`. */
 struct NetworksPlan learner_networks_plan(const struct Config *config, const struct RankGrid *grid) {
     struct NetworksPlan plan = networks_plan(config);
     for (int role = 0; role < ROLE_COUNT; role++)
@@ -25,7 +28,7 @@ static void join_optimizer(struct Learner *l) {
     for (int role = 0; role < ROLE_COUNT; role++) {
         struct Weights *w = &l->nets.weights[role];
         if (!l->nets.plan.trained[role]) continue;
-        bool borrows = role == ROLE_FAKE && !(w->parts & WEIGHTS_GRAD);
+        bool borrows = role == ROLE_FAKE && !(w->arrays & WEIGHTS_GRAD);
         unit_traffic_optimizer(&l->traffic[role], l->parallel, &l->passes, w,
                                borrows ? &l->traffic[ROLE_STUDENT] : NULL);
     }
@@ -41,7 +44,8 @@ static void join_full(struct Learner *l) {
             unit_traffic_full(&l->traffic[role], l->parallel, l->ring, weights[role]);
 }
 
-/* A share of everything is the whole, and nothing is gathered. */
+/* Hooks the roles' units to what ranks send each other.  With one share nothing needs to be
+ * gathered. */
 static void join_ranks(struct Learner *l, enum ShardMode shard) {
     if (l->parallel->grid.n_shares == 1)
         join_whole(l);
@@ -49,7 +53,7 @@ static void join_ranks(struct Learner *l, enum ShardMode shard) {
         join_optimizer(l);
     else
         join_full(l);
-    networks_freeze(&l->nets);
+    networks_make_frozen_views(&l->nets);
 }
 
 void learner_init(struct Learner *l, const struct Config *config, const struct Backend *be,
@@ -60,7 +64,8 @@ void learner_init(struct Learner *l, const struct Config *config, const struct B
     networks_init(&l->nets, config, be, plan, video);
     join_ranks(l, config->parallel.shard);
     if (parallel->grid.n_parts > 1)
-        networks_split_tokens(&l->nets, token_split_over(parallel->parts, l->nets.whole.tokens));
+        networks_split_tokens(
+            &l->nets, token_split_over(parallel->parts, l->nets.whole_geometry.tokens));
     batch_init(&l->batch, &l->nets, capacity, host_neg_text);
     if (arena_bytes < 0)
         arena_init_measuring(&l->arena, be);
@@ -83,7 +88,7 @@ void learner_free(struct Learner *l) {
     *l = (struct Learner){0};
 }
 
-void learner_loaded(struct Learner *l) {
+void learner_weights_loaded(struct Learner *l) {
     for (int role = 0; role < ROLE_COUNT; role++)
         if (l->traffic[role].updated) l->traffic[role].updated(l->traffic[role].state);
 }
@@ -105,12 +110,12 @@ void learner_begin(struct Learner *l, enum StepKind kind) {
             l->traffic[role].begin(l->traffic[role].state);
 }
 
-void learner_aside(struct Learner *l) {
+void learner_begin_outside(struct Learner *l) {
     if (l->ring) unit_ring_begin(l->ring, -1);
 }
 
 void learner_begin_pairs(struct Learner *l) {
-    if (l->ring) unit_ring_begin(l->ring, STEP_KIND_COUNT);
+    if (l->ring) unit_ring_begin(l->ring, STEP_KIND_COUNT); /* an order of its own */
 }
 
 void learner_swap_average(struct Learner *l) {
@@ -129,16 +134,16 @@ struct StepContext learner_pass(struct Learner *l, enum StepKind kind, const str
                               .tapes = l->tapes,
                               .sample_weight = 1.0 / (double)l->config->train.global_batch,
                               .last = pass->last,
-                              .in_step = l->ring != NULL,
+                              .lockstep = l->ring != NULL,
                               .all_outputs = pass->all_outputs};
     batch_fill(&l->batch, kind, &pass->samples, in);
     step_run(&ctx, kind, in, result);
-    /* only now, for the device computes while the host copies */
-    if (pass->next.n) batch_expect(&l->batch, &pass->next);
+    /* after step_run, so that the device computes while the host copies */
+    if (pass->next.n) batch_upload_start(&l->batch, &pass->next);
     return ctx;
 }
 
-/* All roles' sums are under way before any is waited for. */
+/* Starts the sums of all roles before it waits for any. */
 void learner_sum(struct Learner *l, enum StepKind kind) {
     for (int role = 0; role < ROLE_COUNT; role++)
         if (learner_trains(l, kind, (enum Role)role))
@@ -155,12 +160,12 @@ double learner_gradient_norm(struct Learner *l, enum Role role) {
     return sqrt(squared);
 }
 
-/* Masters, moments and average change from here on, and nothing else changes them: what a save copies
- * of them must have arrived. */
+/* An update changes masters, moments and average, and nothing else does: a save's copy of them must
+ * be complete before. */
 static void await_copies(struct Learner *l) {
     double start = wall_seconds();
     l->nets.be->download_wait(l->nets.be);
-    l->held_seconds += wall_seconds() - start;
+    l->copy_wait_seconds += wall_seconds() - start;
 }
 
 void learner_update(struct Learner *l, enum Role role, int64_t iteration, int64_t step, double norm) {
@@ -169,8 +174,8 @@ void learner_update(struct Learner *l, enum Role role, int64_t iteration, int64_
     l->traffic[role].updated(l->traffic[role].state);
 }
 
-double learner_take_held(struct Learner *l) {
-    double seconds = l->held_seconds;
-    l->held_seconds = 0.0;
+double learner_take_copy_wait(struct Learner *l) {
+    double seconds = l->copy_wait_seconds;
+    l->copy_wait_seconds = 0.0;
     return seconds;
 }

@@ -1,3 +1,5 @@
+/* A resumed run first drops the lines of iterations that it will repeat; then each iteration
+ * appends one. */
 #include "train/metrics.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
  * "loss.disc", ...), "grad_norm.<role>", "lr.<role>", "seconds.<phase>", "samples_per_second",
  * "memory_bytes", "sent_bytes" (what rank 0 sent of weights, gradients and activations in this
  * iteration, comm.h), "graphs" and "graph_launches" (run_often of backend.h, since the program started),
- * and where it happened "skipped": true. */
+ * and "skipped": true if the iteration was not finite. */
 #ifndef TMD_METRICS_H
 #define TMD_METRICS_H
 
@@ -33,8 +33,8 @@ struct Metrics {
     int64_t first_iteration, iterations, log_every;
 };
 
-/* Opens <out>/metrics.jsonl, keeping only the lines of iterations before `first`: a resumed run does
- * some again. */
+/* Opens <out>/metrics.jsonl, keeping only the lines of iterations before `first`: a resumed run
+ * repeats those after its checkpoint. */
 bool metrics_open(struct Metrics *metrics, const struct Config *config, int64_t first,
                   struct Error *err);
 bool metrics_report(struct Metrics *metrics, const struct IterationReport *report,

@@ -1,3 +1,5 @@
+/* One table of parameters for teacher and fake score, one each for student and discriminator;
+ * weights for every role that the plan names. */
 #include "train/networks.h"
 
 const char *role_name(enum Role role) {
@@ -34,27 +36,27 @@ const struct ParamTable *networks_table(const struct Networks *nets, enum Role r
 void networks_init(struct Networks *nets, const struct Config *config, const struct Backend *be,
                    struct NetworksPlan plan, struct VideoShape video) {
     *nets = (struct Networks){.config = config, .be = be, .plan = plan};
-    wan_geometry_init(&nets->whole, be, &config->model, video);
-    nets->geometry = nets->whole;
+    wan_geometry_init(&nets->whole_geometry, be, &config->model, video);
+    nets->geometry = nets->whole_geometry;
     wan_params(&nets->wan_table, &config->model);
     student_params(&nets->student_table, &config->model, &config->student);
     if (plan.present[ROLE_DISCRIMINATOR])
         discriminator_params(&nets->discriminator_table, &config->model, &config->discriminator);
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!plan.present[role]) continue;
-        int parts = plan.trained[role] ? WEIGHTS_TRAINED : 0;
-        if (role == (int)plan.main && plan.ema) parts |= WEIGHTS_EMA;
+        int arrays = plan.trained[role] ? WEIGHTS_TRAINED : 0;
+        if (role == (int)plan.main && plan.ema) arrays |= WEIGHTS_EMA;
         /* never trained in the same step, student and fake score share one gradient */
-        bool shares = role == ROLE_FAKE && plan.trained[ROLE_FAKE] && plan.trained[ROLE_STUDENT];
-        if (shares) parts &= ~WEIGHTS_GRAD;
-        weights_alloc_share(&nets->weights[role], be, networks_table(nets, (enum Role)role), parts,
+        bool borrows = role == ROLE_FAKE && plan.trained[ROLE_FAKE] && plan.trained[ROLE_STUDENT];
+        if (borrows) arrays &= ~WEIGHTS_GRAD;
+        weights_alloc_share(&nets->weights[role], be, networks_table(nets, (enum Role)role), arrays,
                             plan.share[role]);
-        if (shares) weights_borrow_grad(&nets->weights[role], &nets->weights[ROLE_STUDENT]);
+        if (borrows) weights_borrow_grad(&nets->weights[role], &nets->weights[ROLE_STUDENT]);
     }
-    networks_freeze(nets);
+    networks_make_frozen_views(nets);
 }
 
-void networks_freeze(struct Networks *nets) {
+void networks_make_frozen_views(struct Networks *nets) {
     for (int role = 0; role < ROLE_COUNT; role++)
         if (nets->plan.present[role])
             nets->frozen[role] = weights_frozen_view(&nets->weights[role]);
@@ -66,12 +68,12 @@ void networks_free(struct Networks *nets) {
     params_free(&nets->wan_table);
     params_free(&nets->student_table);
     params_free(&nets->discriminator_table);
-    wan_geometry_free(&nets->whole, nets->be);
+    wan_geometry_free(&nets->whole_geometry, nets->be);
 }
 
 void networks_split_tokens(struct Networks *nets, struct TokenSplit split) {
     nets->split = split;
-    nets->geometry = wan_geometry_part(&nets->whole, &nets->config->model, &nets->split);
+    nets->geometry = wan_geometry_part(&nets->whole_geometry, &nets->config->model, &nets->split);
 }
 
 int networks_parts(const struct Networks *nets) {

@@ -1,4 +1,7 @@
-/* The networks of a run, by role: their tables, their weights, and how a step gets at them. */
+/* The networks of a run, by role: their tables, their weights, and how a step gets at them.
+ *
+ * Stage two has all four: the frozen teacher, the student, the fake score (a copy of the teacher
+ * that learns to denoise what the student generates) and the discriminator. */
 #ifndef TMD_NETWORKS_H
 #define TMD_NETWORKS_H
 
@@ -14,40 +17,40 @@ const char *role_name(enum Role role);
 /* Which roles a run has, and what of each. */
 struct NetworksPlan {
     bool present[ROLE_COUNT], trained[ROLE_COUNT];
-    enum Role main; /* the network that the run is for, and that an EMA follows */
-    bool ema;
-    struct Share share[ROLE_COUNT]; /* of the weights that this process holds */
+    enum Role main; /* the network that the run is for */
+    bool ema;       /* an average follows the main role's weights */
+    struct Share share[ROLE_COUNT]; /* which share of a role's weights this process holds */
 };
-/* What a stage needs: the network it trains has gradients and moments, the others are frozen. */
+/* The plan of the configured stage, with whole weights. */
 struct NetworksPlan networks_plan(const struct Config *config);
 
 struct Networks {
     const struct Config *config;
     const struct Backend *be;
     struct NetworksPlan plan;
-    struct WanGeometry geometry; /* of a step */
-    struct WanGeometry whole;    /* the same, with all tokens here whatever `split` says */
-    struct TokenSplit split;
+    struct WanGeometry geometry;       /* of the tokens that this rank computes in a step */
+    struct WanGeometry whole_geometry; /* of all tokens, for passes that a rank makes alone */
+    struct TokenSplit split;           /* of the tokens over ranks, if they are split */
     struct ParamTable wan_table, student_table, discriminator_table;
     struct Weights weights[ROLE_COUNT];
-    struct Weights frozen[ROLE_COUNT]; /* the same buffers without gradients */
+    struct Weights frozen[ROLE_COUNT]; /* views of `weights` without gradients */
 };
 
 /* Allocates zeroed weights for latents of shape `video`. */
 void networks_init(struct Networks *nets, const struct Config *config, const struct Backend *be,
                    struct NetworksPlan plan, struct VideoShape video);
-/* Frozen views are those of the weights as they are now: after hooks have been set. */
-void networks_freeze(struct Networks *nets);
+/* Makes `frozen` from `weights` as they are now; to be called again after hooks were set. */
+void networks_make_frozen_views(struct Networks *nets);
 void networks_free(struct Networks *nets);
 
-/* From here on steps compute a part of each sample's tokens; *nets keeps its place. */
+/* From here on steps compute one part of each sample's tokens.  *nets must not move afterwards. */
 void networks_split_tokens(struct Networks *nets, struct TokenSplit split);
 /* How many ranks share a sample's tokens. */
 int networks_parts(const struct Networks *nets);
 
 const struct ParamTable *networks_table(const struct Networks *nets, enum Role role);
 
-/* Views of a role; frozen views differentiate with respect to inputs only. */
+/* Views of a role; a frozen view has no parameter gradients, only those of its inputs. */
 enum View { VIEW_TRAINED, VIEW_FROZEN };
 struct Wan networks_wan(const struct Networks *nets, enum Role role, enum View view);
 struct Student networks_student(const struct Networks *nets, enum View view);

@@ -1,3 +1,4 @@
+/* The scalars of an update are computed here; the update itself is an operation of the backend. */
 #include "train/optimizer.h"
 
 #include <math.h>

@@ -1,4 +1,6 @@
-/* From summed gradients to new weights: norm, clipping, AdamW, EMA; learning rates over time. */
+/* From summed gradients to new weights: norm, clipping, AdamW (Loshchilov and Hutter, 2019), EMA;
+ * learning rates over time.  Each rank works on its own share of the weights; the formulas stand in
+ * ops_optim.h. */
 #ifndef TMD_OPTIMIZER_H
 #define TMD_OPTIMIZER_H
 
@@ -8,11 +10,12 @@
  * constant, or a cosine down to lr_min_ratio at the last iteration. */
 double learning_rate(const struct Config *config, enum Role role, int64_t iteration);
 
-/* Of all of a role's gradients that this process holds.  `scratch`: one double on the device. */
+/* The sum of squares of the gradients in this rank's share.  `scratch`: one double on the device. */
 double gradient_norm_squared(const struct Weights *weights, double *scratch);
 
-/* One AdamW update; `step` counts this role's updates from 1. Gradients above the norm `grad_clip` (0:
- * never) are scaled down to it. */
+/* One AdamW update of this rank's share, then of its EMA if there is one.  `step` counts this
+ * role's updates from 1; `norm` is that of the whole gradient, of all shares.  If it is above
+ * optimizer.grad_clip (0: off), the gradient is scaled down to that norm. */
 void optimizer_update(const struct Config *config, struct Weights *weights, enum Role role,
                       int64_t iteration, int64_t step, double norm);
 

@@ -1,4 +1,4 @@
-/* The communicators of a run: who sums, gathers and exchanges with whom (rank_grid.h). */
+/* The communicators of a run: which ranks sum, gather and exchange with each other (rank_grid.h). */
 #ifndef TMD_PARALLEL_H
 #define TMD_PARALLEL_H
 

@@ -1,3 +1,4 @@
+/* Each call books the time since the last one. */
 #include "train/phase_timer.h"
 
 #include <time.h>

@@ -1,3 +1,4 @@
+/* The formulas of the header. */
 #include "train/plan_clock.h"
 
 #include <math.h>

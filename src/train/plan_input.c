@@ -1,3 +1,4 @@
+/* Each input has a section: tables, configuration, shape of the videos. */
 #include "train/plan_input.h"
 
 #include <stdlib.h>

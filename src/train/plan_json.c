@@ -1,3 +1,4 @@
+/* One function for each object of the format. */
 #include "train/plan_json.h"
 
 static json_t *memory_json(const struct Plan *plan) {
@@ -12,9 +13,10 @@ static json_t *memory_json(const struct Plan *plan) {
         json_object_set_new(roles, role_name((enum Role)role), parts);
     }
     return json_pack(
-        "{s:f, s:I, s:I, s:I, s:I, s:I, s:o}", "capacity", plan->target.machine->memory_bytes, "total",
+        "{s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "capacity", plan->target.machine->memory_bytes, "total",
         (json_int_t)plan_memory_total(memory), "reserved", (json_int_t)memory->reserved, "batch",
-        (json_int_t)memory->batch, "units", (json_int_t)memory->units, "step", (json_int_t)memory->step, "weights", roles);
+        (json_int_t)memory->batch, "units", (json_int_t)memory->units, "step", (json_int_t)memory->step,
+        "host", (json_int_t)memory->host, "weights", roles);
 }
 
 static json_t *tally_json(struct OpTally t) {

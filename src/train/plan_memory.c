@@ -1,4 +1,7 @@
+/* Allocates the networks on the plan backend and reads their sizes off. */
 #include "train/plan_memory.h"
+
+#include "train/run_state.h"
 
 const char *plan_part_name(enum PlanPart part) {
     static const char *const names[PLAN_PARTS] = {"master", "compute", "gradient", "moments",
@@ -11,7 +14,7 @@ static void split(const struct Weights *w, int64_t parts[PLAN_PARTS]) {
     int64_t n_bytes = w->n_elems * (int64_t)sizeof(float);
     parts[PLAN_MASTER] = n_bytes;
     parts[PLAN_COMPUTE] = w->n_compute * dtype_bytes(w->be->act_dtype);
-    parts[PLAN_GRADIENT] = w->parts & WEIGHTS_GRAD ? n_bytes : 0;
+    parts[PLAN_GRADIENT] = w->arrays & WEIGHTS_GRAD ? n_bytes : 0;
     parts[PLAN_MOMENTS] = (w->adam_m ? n_bytes : 0) + (w->adam_v ? n_bytes : 0);
     parts[PLAN_EMA] = w->ema ? n_bytes : 0;
 }
@@ -32,6 +35,7 @@ struct PlanMemory plan_memory_make(const struct Config *config, struct VideoShap
         TMD_CHECK(parts == whole.weights[role], "%s: parts of %lld bytes, together %lld",
                   role_name((enum Role)role), (long long)parts, (long long)whole.weights[role]);
     }
+    memory.host = run_state_bytes(&nets);
     networks_free(&nets);
     be->destroy(be);
     return memory;

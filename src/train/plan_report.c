@@ -40,6 +40,9 @@ static void print_memory(const struct Plan *plan, FILE *out) {
     print_rest("together", plan_memory_total(memory), out);
     fprintf(out, "  %.2f of %.2f GB, %.1f %%: %s\n", GB * total, GB * there, 100.0 * total / there,
             plan_fits(plan) ? "fits" : "DOES NOT FIT");
+    fprintf(out, "  and %.2f GB of the host's memory %s, for the copy that a checkpoint is written from\n",
+            GB * (double)memory->host,
+            plan->config->parallel.shard == SHARD_NONE ? "at rank 0" : "per GPU");
 }
 
 /* ---- steps */

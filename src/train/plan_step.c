@@ -1,3 +1,5 @@
+/* Sets up a learner on the plan backend as one GPU would have it, runs an iteration, and books what
+ * was called, phase by phase. */
 #include "train/plan_step.h"
 
 #include <math.h>
@@ -151,8 +153,8 @@ static struct PlanStep rehearse(struct Rehearsal *r, enum StepKind kind, int64_t
     return r->step;
 }
 
-/* An iteration before those that count: units are gathered while others are at work only once their
- * order is known, and what an update sets going is waited for in the next iteration. */
+/* An iteration before those that count.  Units are gathered ahead only once their order is known,
+ * and what an update starts is waited for in the next iteration. */
 static void warm_up(struct Rehearsal *r, enum StepKind kind) {
     if (r->grid.n_shares == 1) return;
     rehearse(r, kind, 0, r->grid.data_rank);
@@ -161,9 +163,9 @@ static void warm_up(struct Rehearsal *r, enum StepKind kind) {
 
 /* ---- iterations that stand for all */
 
-/* What draws decide of the cost of a GPU's iteration: in how many passes how many samples have
- * r < s.  The last pass stands apart, for gradients travel beside it; the order of the others does
- * not matter. */
+/* What the draws decide about the cost of a GPU's iteration: how many passes have how many samples
+ * with r < s.  The last pass is kept apart, because gradients are summed during it; the order of
+ * the others does not matter. */
 struct DrawnShare {
     int64_t n_passes[STUDENT_MAX_BATCH + 1]; /* [samples with r < s], of all passes but the last */
     int64_t last_batch, last_derived;        /* of the last: its samples, those with r < s */

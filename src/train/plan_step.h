@@ -1,20 +1,21 @@
-/* One iteration of a kind, rehearsed: the learner's own sequence (learner.h) over the planning
- * backend and communicator, for the samples that a GPU has of a batch.
+/* One iteration of a kind, rehearsed: the learner's own calls (learner.h) on the plan backend and
+ * communicator, for one GPU's samples of a batch.
  *
- * What an iteration costs may depend on its draws: stage one makes two more passes of the flow head
- * for each sample with r < s.  Then several iterations of all GPUs are rehearsed, costs are the
- * mean, and an iteration takes as long as its slowest GPU.  Otherwise the GPU with the most samples
- * stands for all.
+ * The cost of an iteration may depend on its draws: stage one makes two more passes of the flow
+ * head for each sample with r < s.  In that case several iterations of all GPUs are rehearsed;
+ * costs are their mean, and an iteration takes as long as its slowest GPU.  Otherwise the GPU with
+ * the most samples stands for all.
  *
  *     hardware flops   what the operations execute (op_cost.h)
  *     model flops      what the mathematics of the step needs: each forward pass of the method
  *                      once, and the products that make the gradients of its backward passes
  *     MFU              model flops / (seconds x peak)
  *
- * So model flops leave out blocks computed again (train.recompute) and the scores that attention
- * makes again in its backward.  A pass through a network that is trained counts the usual 3 x
- * forward (less the input gradients of first layers, which nobody wants), one that only hands a
- * gradient through 2 x; guidance, finite differences, teacher and fake score add passes of 1 x. */
+ * So model flops leave out blocks that are recomputed (train.recompute) and the scores that
+ * attention recomputes in its backward.  A pass through a trained network counts the usual 3 x
+ * forward (less the input gradients of first layers, which nobody wants), a pass that only hands a
+ * gradient through counts 2 x; guidance, finite differences, teacher and fake score add passes of 1
+ * x. */
 #ifndef TMD_PLAN_STEP_H
 #define TMD_PLAN_STEP_H
 

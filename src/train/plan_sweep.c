@@ -1,3 +1,5 @@
+/* Plans every point, compares the points of a curve with its first that works, and puts the
+ * comparison into a sentence. */
 #include "train/plan_sweep.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* One function for each object of the format. */
 #include "train/plan_sweep_json.h"
 
 #include <stdlib.h>

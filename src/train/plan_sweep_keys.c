@@ -1,3 +1,4 @@
+/* Parses the lists; a combination is a number whose digits, one for each key, choose the values. */
 #include "train/plan_sweep_keys.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* Prompts are read once; a preview then is a run of the sampler and a contact sheet. */
 #include "train/preview.h"
 
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 /* What a run's samples look like while it trains: at multiples of preview.every, and at the end,
  * the network that the run trains samples fixed prompts from fixed noise (sampler.seed) into
- * <out>/previews/step-00000100.png and .gif.  A student uses its own sampler and time grid, a
- * teacher the section `sampler:`; both their averaged weights, where the run keeps such.
+ * <out>/previews/step-00000100.png and .gif (sampling.h has the samplers).  It uses the averaged
+ * weights, if the run keeps an average.
  *
- * Rank 0 does it, in the memory of the step, which is free between two iterations. */
+ * Rank 0 writes them.  The memory is that of a step, which is free between two iterations. */
 #ifndef TMD_PREVIEW_H
 #define TMD_PREVIEW_H
 
@@ -18,23 +18,24 @@ struct Preview {
     char *folder;
 };
 
-/* Bytes of arena that a preview takes; 0 with previews off.  The networks lie on a planning
+/* Bytes of arena that a preview takes; 0 with previews off.  The networks must lie on the plan
  * backend. */
 int64_t preview_arena_bytes(const struct Networks *planned);
 
-/* Whether a rank has a part in previews: where rank 0 has not all weights every one has, else those that
- * share its tokens. */
+/* Whether a rank takes part in previews.  If weights are in shares, all do, because rank 0 needs
+ * theirs; otherwise the ranks that share rank 0's tokens. */
 bool preview_has_part(const struct RankGrid *grid);
 
-/* Reads the prompts, the configured ones or the data's first; `writes`: makes the folder.  Does nothing
- * with previews off.  preview_close is harmless on zeros and after an error. */
+/* Reads the prompts: the configured ones, or the first of the data.  `writes`: this rank makes the
+ * folder, too.  Does nothing with previews off.  preview_close is harmless on zeros and after an
+ * error. */
 bool preview_open(struct Preview *preview, const struct Config *config, struct Dataset *dataset,
                   bool writes, struct Error *err);
 void preview_close(struct Preview *preview);
 
 /* Whether a preview is wanted once `iteration` iterations are done. */
 bool preview_due(const struct Config *config, int64_t iteration);
-/* Samples, and unless this rank only helps (`write` false) draws what came out. */
+/* Samples, and draws the result; with `write` false this rank only helps to sample. */
 bool preview_write(const struct Preview *preview, const struct Networks *nets, struct Arena *arena,
                    int64_t iteration, bool write, struct Error *err);
 

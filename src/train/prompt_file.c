@@ -1,3 +1,4 @@
+/* Reads the file as a whole and cuts it into lines in place. */
 #include "train/prompt_file.h"
 
 #include <stdlib.h>

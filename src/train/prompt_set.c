@@ -1,3 +1,5 @@
+/* Prompts come from samples of the data, or are given; then a toy encoder embeds them, or the
+ * sample with the same prompt lends its embedding. */
 #include "train/prompt_set.h"
 
 #include <stdlib.h>

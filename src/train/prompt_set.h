@@ -7,7 +7,7 @@
 struct PromptSet {
     int64_t n, text_len, text_dim;
     char **prompts;  /* [n] */
-    float *text;     /* [n, text_len, text_dim], zero behind a prompt's rows */
+    float *text;     /* [n, text_len, text_dim], zero after a prompt's rows */
     float *neg_text; /* [text_len, text_dim]: the data set's negative prompt */
 };
 

@@ -1,3 +1,4 @@
+/* Divides the rank's number, after checks that the division is even. */
 #include "train/rank_grid.h"
 
 static bool divides(int n_ranks, int64_t by, const char *key, struct Error *err) {

@@ -1,13 +1,15 @@
-/* Who of the ranks does what.
+/* Which rank does what.  Ranks are divided twice, independently:
  *
- *     rank = (replica * n_shares + share);   the shares of a replica hold each role together
- *     rank = (data_rank * n_parts + part);   the parts of a data rank share its samples' tokens
+ *     weights   rank = replica * n_shares + share     the n_shares ranks of a replica together hold
+ *                                                     every role once (parallel.shard)
+ *     samples   rank = data_rank * n_parts + part     the n_parts ranks of a data rank share the
+ *                                                     tokens of its samples (parallel.sequence)
  *
- * Neighbouring ranks come first in both, so that what is exchanged most stays within a node.  Where
- * nothing is sharded there is one share, and every rank is a replica.
+ * In both, ranks that exchange most are neighbours, so that they are likely on one node.  If
+ * nothing is sharded, there is one share, and every rank is a replica.
  *
- * Each data rank needs a sample of the global batch.  Where whole units are gathered as they are needed
- * all ranks run the same passes, and so all have equally many samples. */
+ * Every data rank gets one sample of the global batch at least.  With parallel.shard full all get
+ * equally many, because all ranks must run the same passes. */
 #ifndef TMD_RANK_GRID_H
 #define TMD_RANK_GRID_H
 

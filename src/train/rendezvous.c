@@ -1,3 +1,5 @@
+/* Reads the environment, then meets over an address that all know or over a file that rank 0
+ * writes. */
 #include "train/rendezvous.h"
 
 #include <limits.h>
@@ -9,6 +11,7 @@
 
 #include "data/atomic_file.h"
 #include "data/file_io.h"
+#include "fnv.h"
 #include "train/phase_timer.h"
 
 /* ---- the environment ---- */
@@ -82,11 +85,9 @@ bool launch_read(struct Launch *launch, struct Error *err) {
 
 /* ---- meeting ---- */
 
-/* FNV-1a: what two ends of a connection compare. */
+/* What two ends of a connection compare. */
 static uint64_t key_of(const char *job) {
-    uint64_t key = 0xcbf29ce484222325;
-    for (; *job; job++) key = (key ^ (unsigned char)*job) * 0x100000001b3;
-    return key;
+    return fnv_hash(job, strlen(job));
 }
 
 /* "HOST:PORT" or "[HOST]:PORT" as an address; `port` as a string of its own. */

@@ -1,3 +1,4 @@
+/* Reads a case, runs the step or sampler of its kind, and names what that computed. */
 #include "train/replay.h"
 
 #include <stdio.h>
@@ -199,7 +200,7 @@ static bool run_kind(struct Replay *r, struct Error *err) {
 }
 
 static bool load_weights(struct Replay *r, struct Error *err) {
-    char path[1200];
+    char path[PATH_MAX];
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!r->nets.plan.present[role]) continue;
         snprintf(path, sizeof path, "%s/%s.safetensors", r->files.folder, role_name((enum Role)role));

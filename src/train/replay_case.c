@@ -1,3 +1,4 @@
+/* Inputs are checked against the kind's table before anything runs: names, types, shapes, finiteness. */
 #include "train/replay_case.h"
 
 #include <math.h>
@@ -5,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/tensor_list.h"
+
 bool replay_case_open(struct ReplayCase *rc, const char *folder, struct Error *err) {
-    char path[1024];
+    char path[PATH_MAX];
     *rc = (struct ReplayCase){.folder = folder};
     config_init(&rc->config);
     snprintf(path, sizeof path, "%s/case.yaml", folder);
@@ -22,53 +25,13 @@ void replay_case_close(struct ReplayCase *rc) {
     config_free(&rc->config);
 }
 
-/* "[2, >=1, 4]": -1 is any extent. */
-static char *shape_text(int n_dims, const int64_t *shape) {
-    char *text = NULL;
-    size_t n_bytes;
-    FILE *out = open_memstream(&text, &n_bytes);
-    TMD_CHECK(out, "out of memory");
-    fputc('[', out);
-    for (int i = 0; i < n_dims; i++) {
-        if (i) fputs(", ", out);
-        if (shape[i] < 0)
-            fputs(">=1", out);
-        else
-            fprintf(out, "%lld", (long long)shape[i]);
-    }
-    fputc(']', out);
-    TMD_CHECK(fclose(out) == 0, "out of memory");
-    return text;
-}
-
-/* The input `name` with exactly this shape; -1 in `shape` accepts any extent but 0. */
-static bool find_input(const struct ReplayCase *rc, const char *name, int n_dims, const int64_t *shape,
-                       int64_t *index, struct Error *err) {
+/* The input `name`, which must hold such numbers in this shape; -1 in it is any extent but 0. */
+static bool find_input(const struct ReplayCase *rc, const char *name, enum TensorNumbers numbers,
+                       int n_dims, const int64_t *shape, int64_t *index, struct Error *err) {
     *index = safetensors_find(rc->inputs, name);
     if (*index < 0) return error_set(err, "%s: input '%s' is missing", rc->inputs_path, name);
-    const struct SafetensorsInfo *info = safetensors_info(rc->inputs, *index);
-    bool fits = info->n_dims == n_dims;
-    for (int i = 0; fits && i < n_dims; i++)
-        fits = shape[i] < 0 ? info->shape[i] > 0 : info->shape[i] == shape[i];
-    if (fits) return true;
-    char *got = shape_text(info->n_dims, info->shape), *expected = shape_text(n_dims, shape);
-    error_set(err, "%s: input '%s' has the shape %s, expected %s", rc->inputs_path, name, got,
-              expected);
-    free(got);
-    free(expected);
-    return false;
-}
-
-/* The same; it must hold integers, or floating-point numbers. */
-static bool find_typed_input(const struct ReplayCase *rc, const char *name, bool integers,
-                             int n_dims, const int64_t *shape, int64_t *index, struct Error *err) {
-    if (!find_input(rc, name, n_dims, shape, index, err)) return false;
-    const struct SafetensorsInfo *info = safetensors_info(rc->inputs, *index);
-    bool floating = info->has_dtype && info->dtype != DTYPE_I64;
-    if (integers ? info->readable && !floating : floating) return true;
-    return error_set(err, "%s: input '%s' holds %s, expected %s", rc->inputs_path, name,
-                     info->dtype_text,
-                     integers ? "I64, I32, U8 or BOOL" : "F32, F64, BF16 or F16");
+    return tensor_check(safetensors_info(rc->inputs, *index), rc->inputs_path, numbers, n_dims, shape,
+                        err);
 }
 
 /* What is not finite would spread over every output.  (Weights may be so: a step that was not
@@ -83,7 +46,7 @@ static bool check_finite(const struct ReplayCase *rc, const char *name, int64_t 
 bool replay_case_read(const struct ReplayCase *rc, const char *name, int n_dims, int64_t *shape,
                       float **out, struct Error *err) {
     int64_t i;
-    if (!find_typed_input(rc, name, false, n_dims, shape, &i, err)) return false;
+    if (!find_input(rc, name, TENSOR_REALS, n_dims, shape, &i, err)) return false;
     const struct SafetensorsInfo *info = safetensors_info(rc->inputs, i);
     memcpy(shape, info->shape, sizeof *shape * (size_t)n_dims);
     float *values = xmalloc((size_t)info->n_elems * sizeof *values);
@@ -99,8 +62,8 @@ bool replay_case_read(const struct ReplayCase *rc, const char *name, int n_dims,
 
 bool replay_case_shape(struct ReplayCase *rc, const char *name, struct Error *err) {
     int64_t i;
-    if (!find_input(rc, name, 5, (int64_t[]){-1, rc->config.model.in_dim, -1, -1, -1}, &i, err))
-        return false;
+    const int64_t wanted[] = {-1, rc->config.model.in_dim, -1, -1, -1};
+    if (!find_input(rc, name, TENSOR_REALS, 5, wanted, &i, err)) return false;
     const int64_t *shape = safetensors_info(rc->inputs, i)->shape;
     rc->batch = shape[0];
     rc->video = (struct VideoShape){shape[2], shape[3], shape[4]};
@@ -162,7 +125,7 @@ bool replay_case_text(struct ReplayCase *rc, const char *name, const Act **out, 
 
 bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, struct Error *err) {
     int64_t i;
-    bool ok = find_typed_input(rc, name, false, 1, &rc->batch, &i, err) &&
+    bool ok = find_input(rc, name, TENSOR_REALS, 1, &rc->batch, &i, err) &&
               safetensors_read_f64(rc->inputs, i, out, err);
     for (int64_t b = 0; ok && b < rc->batch; b++) ok = check_finite(rc, name, b, out[b], err);
     return ok;
@@ -170,7 +133,7 @@ bool replay_case_times(struct ReplayCase *rc, const char *name, double *out, str
 
 bool replay_case_flags(struct ReplayCase *rc, const char *name, bool *out, struct Error *err) {
     int64_t i, values[STUDENT_MAX_BATCH];
-    if (!find_typed_input(rc, name, true, 1, &rc->batch, &i, err) ||
+    if (!find_input(rc, name, TENSOR_INTEGERS, 1, &rc->batch, &i, err) ||
         !safetensors_read_i64(rc->inputs, i, values, err))
         return false;
     for (int64_t b = 0; b < rc->batch; b++) out[b] = values[b] != 0;

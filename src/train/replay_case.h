@@ -2,6 +2,8 @@
 #ifndef TMD_REPLAY_CASE_H
 #define TMD_REPLAY_CASE_H
 
+#include <limits.h>
+
 #include "data/safetensors.h"
 #include "train/step_run.h"
 
@@ -9,7 +11,7 @@ struct ReplayCase {
     const char *folder;
     struct Config config;
     struct Safetensors *inputs;
-    char inputs_path[1024];
+    char inputs_path[PATH_MAX];
     int64_t batch;
     struct VideoShape video;
     /* Device memory of the inputs, freed with the case's device part. */

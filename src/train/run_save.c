@@ -1,3 +1,5 @@
+/* Lists the arrays to save once, copies them at each save, and lets a thread write the copy
+ * (data/background.h). */
 #include "train/run_save.h"
 
 #include <stdio.h>
@@ -40,8 +42,8 @@ static bool writes(const struct RunSaver *s) {
 
 /* ---- the copy ---- */
 
-/* Lists all that this rank saves; returns how many elements that is. */
-static int64_t list_copies(struct RunSaver *s) {
+/* Lists all that this rank saves. */
+static void list_copies(struct RunSaver *s) {
     int64_t n_elems = 0;
     for (int role = 0; role < ROLE_COUNT; role++) {
         const struct Weights *w = &s->nets->weights[role];
@@ -50,13 +52,13 @@ static int64_t list_copies(struct RunSaver *s) {
         for (int i = 0; i < n; i++, n_elems += w->n_elems)
             s->copies[s->n_copies++] = (struct Copy){(enum Role)role, arrays[i], n_elems};
     }
-    return n_elems;
 }
 
 /* For all saves: pinning memory takes longer than filling it. */
 static void allocate_copies(struct RunSaver *s) {
     const struct Backend *be = s->nets->be;
-    int64_t n_bytes = list_copies(s) * (int64_t)sizeof *s->memory;
+    int64_t n_bytes = run_state_bytes(s->nets);
+    list_copies(s);
     s->memory = be->pinned_alloc(be, n_bytes);
     s->pinned = s->memory;
     if (s->pinned) return;

@@ -1,11 +1,13 @@
-/* Saving a run while it goes on.
+/* Saving a run while it goes on, in three parts:
  *
- * A save begins with a copy of the own shares to host memory.  A device makes it beside the passes of
- * the next iteration; only an update waits for its end (learner.h), for that changes what is copied.
- * A thread waits, too, and writes: rank 0 the one file of an unsharded run, else every rank of the
- * first replica its shard.  When the ranks have told each other that all are on the disk, rank 0 makes
- * them one checkpoint (data/checkpoint_shards.h) and removes old ones.  Until then the previous
- * checkpoint is the newest.
+ *  1. This rank's weights, moments and averages are copied to host memory.  A device copies them
+ *     while the passes of the next iteration run; only the next update waits for the end
+ *     (learner_update), because it changes what is being copied.
+ *  2. A thread writes the copy.  Without shards, rank 0 writes the one file; otherwise every rank
+ *     of the first replica writes its shard.
+ *  3. When all ranks know that all files are on the disk, rank 0 makes the shards one checkpoint
+ *     (data/checkpoint_shards.h) and removes old checkpoints.  Until then the previous one is the
+ *     newest.
  *
  *     run_saver_begin      collective; no save may be under way
  *     run_saver_busy       whether this rank still writes

@@ -1,3 +1,4 @@
+/* The handler only sets a flag, which the trainer reads where it can stop. */
 #include "train/run_signals.h"
 
 #include <signal.h>

@@ -1,3 +1,5 @@
+/* The arrays of a role and their names in a checkpoint, which run_save.c uses too, and reading them
+ * back. */
 #include "train/run_state.h"
 
 #include <stdio.h>
@@ -14,6 +16,15 @@ int role_arrays(const struct Weights *w, struct RoleArray out[ROLE_MAX_ARRAYS]) 
     out[n++] = (struct RoleArray){"adam_v", w->adam_v};
     if (w->ema) out[n++] = (struct RoleArray){"ema", w->ema};
     return n;
+}
+
+int64_t run_state_bytes(const struct Networks *nets) {
+    struct RoleArray arrays[ROLE_MAX_ARRAYS];
+    int64_t n_elems = 0;
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (nets->plan.trained[role])
+            n_elems += role_arrays(&nets->weights[role], arrays) * nets->weights[role].n_elems;
+    return n_elems * (int64_t)sizeof(float);
 }
 
 static void take_array(void *context, struct Weights *w, int param, const float *host) {

@@ -1,6 +1,7 @@
-/* The state of a run, and how it comes back on resume (run_save.h writes it): all trained roles with
- * their moments and EMA, counters, the configuration (checkpoint.h has the file format).  Frozen weights
- * are not stored; they come again from the configuration's init paths. */
+/* The state of a run, and how it is read on resume: all trained roles with their moments and EMA,
+ * counters, the configuration.  run_save.h writes it; data/checkpoint.h has the file format.
+ * Frozen weights are not stored: a resumed run reads them again from where it first got them
+ * (init.teacher, init.student). */
 #ifndef TMD_RUN_STATE_H
 #define TMD_RUN_STATE_H
 
@@ -13,16 +14,19 @@ struct RunState {
     int64_t skipped, skipped_in_row; /* non-finite steps */
 };
 
-/* What a checkpoint holds of a trained role: arrays [weights->n_elems] of its share, on the device. */
+/* The arrays of a trained role that a checkpoint holds: this rank's share [weights->n_elems] of
+ * each, on the device.  Returns how many. */
 enum { ROLE_MAX_ARRAYS = 4 };
 struct RoleArray {
     const char *kind; /* second part of the group's name: "param", "adam_m", "adam_v", "ema" */
     float *data;
 };
 int role_arrays(const struct Weights *weights, struct RoleArray out[ROLE_MAX_ARRAYS]);
+/* Bytes of all that a checkpoint holds of this rank's shares. */
+int64_t run_state_bytes(const struct Networks *nets);
 
-/* Reads a checkpoint of the same stage and sizes into networks and state, whatever ranks and shares
- * wrote it.  Every rank reads what it needs. */
+/* Reads a checkpoint of the same stage and model into networks and state.  Any number of ranks,
+ * with any parallel.shard, may have written it; every rank reads its own ranges. */
 bool run_state_load(struct RunState *state, struct Networks *nets, const char *path,
                     struct Error *err);
 

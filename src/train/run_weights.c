@@ -1,3 +1,5 @@
+/* Finding the newest valid checkpoint together, reading a group of tensors in large batches, and
+ * the weights that a fresh run starts from. */
 #include "train/run_weights.h"
 
 #include <stdio.h>

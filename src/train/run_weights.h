@@ -21,7 +21,7 @@ struct WeightsSource {
 };
 
 /* Puts the tensors of a checkpoint into the weights, and refreshes them.  A tensor that only one of the
- * two has is an error, but for `partial`.  Collective likewise. */
+ * two has is an error, except as `partial` allows.  Collective, fails on all ranks or on none. */
 bool run_read_weights(const struct WeightsSource *source, struct Weights *weights, struct Comm *comm,
                       struct Error *err);
 

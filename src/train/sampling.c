@@ -1,3 +1,5 @@
+/* One batch at a time: upload the text, draw the noise, run a sampler of model/sampler.h, download
+ * the result. */
 #include "train/sampling.h"
 
 #include <stdlib.h>
@@ -96,7 +98,7 @@ static void run_student(const struct Session *session, int64_t first, int64_t ba
     for (int64_t k = 0; k < outer; k++)
         draw_noise(session, k, DRAW_SAMPLER_Y1, first, batch, y1 + k * n);
     student.wan.weights = &session->weights;
-    if (!session->sampler->together) student.wan.geometry = &nets->whole;
+    if (!session->sampler->together) student.wan.geometry = &nets->whole_geometry;
     student_sample(&student, batch, x, y1, upload_text(session, host_text, batch, false),
                    session->arena, &session->tapes->student);
 }
@@ -108,7 +110,7 @@ static void run_teacher(const struct Session *session, int64_t batch, float *x,
     Act *text = upload_text(session, host_text, batch, false), *neg_text = NULL;
     if (how.guidance != 1.0) neg_text = upload_text(session, host_neg_text, batch, true);
     wan.weights = &session->weights;
-    if (!session->sampler->together) wan.geometry = &session->sampler->nets->whole;
+    if (!session->sampler->together) wan.geometry = &session->sampler->nets->whole_geometry;
     teacher_sample(&wan, how, batch, x, text, neg_text, session->arena, &session->tapes->teacher);
 }
 

@@ -1,9 +1,9 @@
-/* Samples from a network of given weights: the student by its own sampler and grid, the teacher by
- * integrating its guided flow as the section `sampler:` says.
+/* Samples from a network, from host memory to host memory: the student by its own sampler and time
+ * grid, the teacher by integrating its guided flow as the configuration's section `sampler:` says.
  *
  * Sample i starts from noise x1 that is a function of (seed, i) and the shape of the video only,
  * and a student's outer step k takes its inner noise from (seed, k, i).  So all samplers begin at
- * the same noise, and a sample does not depend on those beside it in a batch. */
+ * the same noise, and a sample does not depend on the others of its batch. */
 #ifndef TMD_SAMPLING_H
 #define TMD_SAMPLING_H
 
@@ -16,7 +16,8 @@ struct Sampler {
     bool use_ema;                  /* the averaged weights, if the networks hold some */
     struct TeacherSampler teacher; /* read for ROLE_TEACHER */
     uint64_t seed;
-    bool together; /* with the ranks that share this one's tokens, if there are any; else alone */
+    bool together; /* true: with the ranks that share this one's tokens, all of which call it, too;
+                      false: this rank computes all tokens alone */
 };
 
 /* Steps, shift, guidance and seed from nets->config's section `sampler:`. */
@@ -39,7 +40,7 @@ struct SampleSet {
 void sampler_run(const struct Sampler *sampler, struct SampleSet set, int64_t batch,
                  struct Arena *arena);
 
-/* Bytes of arena that sampler_run needs.  The sampler's networks lie on a planning backend. */
+/* Bytes of arena that sampler_run needs.  The sampler's networks must lie on the plan backend. */
 int64_t sampler_arena_bytes(const struct Sampler *planned, int64_t batch);
 
 #endif

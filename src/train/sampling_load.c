@@ -1,3 +1,5 @@
+/* Three steps: the configuration that belongs to the weights, the weights, and an arena of the size
+ * that a planned run measures. */
 #include "train/sampling_load.h"
 
 #include <stdlib.h>

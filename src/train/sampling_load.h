@@ -1,4 +1,4 @@
-/* A sampler out of a run's folder or a checkpoint: configuration, networks, weights, memory. */
+/* A sampler made from a run's folder or a checkpoint: configuration, networks, weights, memory. */
 #ifndef TMD_SAMPLING_LOAD_H
 #define TMD_SAMPLING_LOAD_H
 

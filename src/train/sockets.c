@@ -1,3 +1,4 @@
+/* Every call that may wait polls its non-blocking socket until it is ready or the time is over. */
 #include "train/sockets.h"
 
 #include <arpa/inet.h>

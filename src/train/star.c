@@ -1,3 +1,4 @@
+/* Greetings, the first rank's side, the other ranks' side. */
 #include "train/star.h"
 
 #include <math.h>

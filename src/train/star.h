@@ -1,8 +1,8 @@
-/* Ranks that are each connected to the first of them, over TCP.
+/* A star of TCP connections: one from each rank to the first.
  *
- * The first rank listens; the others have its address from wherever they can.  Both ends say who
- * they are: a key tells a star from others, so that a connection by a stranger, or to an address
- * that is no longer right, is given up and the next one tried.
+ * The first rank listens; the others get its address in some way (rendezvous.h).  Both ends say who
+ * they are, and name a key that tells this star from others.  So a connection by a stranger, or to
+ * an address that is out of date, is dropped, and the next one tried.
  *
  *     rank r -> 0:   magic, key, r, n_ranks, host       once it is connected
  *     0 -> rank r:   magic, key, 0, n_ranks, host       r has found the right one

@@ -1,3 +1,4 @@
+/* Thin wrappers of backend operations that know the run's sizes. */
 #include "train/step_common.h"
 
 #include <stdlib.h>
@@ -12,7 +13,7 @@ void step_tapes_destroy(struct StepTapes *tapes) {
     free(tapes);
 }
 
-double step_alike_weight(const struct StepContext *ctx) {
+double step_replicated_weight(const struct StepContext *ctx) {
     return ctx->sample_weight / networks_parts(ctx->nets);
 }
 

@@ -4,8 +4,10 @@
 
 #include "train/step.h"
 
+/* The tapes (what forward keeps for backward) of all networks that a step may evaluate.
+ * `passing_...` are for passes without a backward. */
 struct StepTapes {
-    struct WanTape teacher, other; /* `other`: passes that keep nothing, and the fake score */
+    struct WanTape teacher, other; /* `other`: the fake score, and passes without a backward */
     struct BackboneTape backbone;
     struct FlowHeadTape head, passing_head;
     struct BackboneTape passing_backbone;
@@ -13,9 +15,9 @@ struct StepTapes {
     struct DiscriminatorTape discriminator;
 };
 
-/* sample_weight of what all ranks that share a sample's tokens compute alike, and sum: losses, and
- * gradients of the discriminator. */
-double step_alike_weight(const struct StepContext *ctx);
+/* sample_weight divided by the number of ranks that share a sample's tokens.  It is the weight of
+ * what all of these compute alike, and then sum: losses, and gradients of the discriminator. */
+double step_replicated_weight(const struct StepContext *ctx);
 
 /* A buffer for a batch of latents. */
 float *step_latents(const struct StepContext *ctx, int64_t batch);

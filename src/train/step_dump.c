@@ -1,3 +1,4 @@
+/* A file for each part of a replay case: configuration, weights, inputs, expected values. */
 #include "train/step_dump.h"
 
 #include <errno.h>

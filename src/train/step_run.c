@@ -1,3 +1,4 @@
+/* Everything that depends on the kind of step, in switches over it. */
 #include "train/step_run.h"
 
 #include "train/step_common.h"
@@ -62,7 +63,7 @@ static double weighted_sum(const struct StepContext *ctx, const double *device, 
     double host[STUDENT_MAX_BATCH], sum = 0.0;
     ctx->nets->be->download(ctx->nets->be, host, device, batch * (int64_t)sizeof(double));
     for (int64_t b = 0; b < batch; b++) sum += host[b];
-    return step_alike_weight(ctx) * sum;
+    return step_replicated_weight(ctx) * sum;
 }
 
 int step_scalars(const struct StepContext *ctx, const struct StepResult *result,

@@ -1,4 +1,4 @@
-/* The steps by kind: what the trainer alternates, what a replay case names, and what either reports. */
+/* The steps by kind: which step an iteration runs, which roles it trains, and what it reports. */
 #ifndef TMD_STEP_RUN_H
 #define TMD_STEP_RUN_H
 
@@ -35,8 +35,9 @@ void step_run(const struct StepContext *ctx, enum StepKind kind, const struct St
 
 enum { STEP_MAX_SCALARS = 4, STEP_MAX_VIDEOS = 4 };
 
-/* Losses of this pass, each weighted by step_alike_weight and summed over the pass's samples: added over
- * passes and ranks they are the means over the batch.  Downloads.  Returns how many. */
+/* Losses of this pass, summed over its samples and weighted (step_replicated_weight), so that their sum
+ * over passes and ranks is the mean over the global batch.  Downloads, and so waits for the
+ * device.  Returns how many. */
 struct StepScalar {
     const char *name;
     double value;

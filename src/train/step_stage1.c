@@ -1,16 +1,20 @@
-/* Stage 1: transition-matching MeanFlow (method.md, "Stage 1"; TMD, arXiv 2601.09881; MeanFlow, Geng et
- * al. 2025).
+/* Stage one: transition-matching MeanFlow (TMD, arXiv 2601.09881; MeanFlow, Geng et al., arXiv
+ * 2505.13447).
  *
  *     y = x1 - x,  y_s = (1 - s) y + s y1,  v = y1 - y,  u = y1 - head(y_s, s, r; m(x_t, t, c))
- *     v is guided against the student's own unconditional prediction, u_neg, without gradient
- *     target = sg(v - (s - r) du/ds),  loss = |u - target|^2 / sg(|u - target|^2 + c)
+ *     target = sg(v - (s - r) du/ds),  loss = |u - target|^2 / sg(|u - target|^2 + k)
  *
- * du/ds is the total derivative along the path (y_s + d v, s + d), r fixed, by finite differences that
- * stay inside (r, s_max]; the main feature m is shared by its two passes.  Where r = s, which is most
- * samples, its factor is zero, and it is left out. */
+ * sg: no gradient through it; k: norm_const_per_dim times the elements of a latent.  With guidance,
+ * v is first moved away from the student's own prediction for the negative prompt.
+ *
+ * du/ds is the total derivative along the path (y_s + d v, s + d) with r fixed.  It is taken by
+ * finite differences that stay within [s_min, s_max] and above r; their two passes of the flow head
+ * share the main feature m.  Where r = s, as in most samples, the factor of du/ds is zero, and it
+ * is not computed. */
 #include "train/step_common.h"
 
-/* v := v_neg + guidance (v - v_neg) for the samples that kept their text. */
+/* v := v_neg + guidance (v - v_neg) for the samples that kept their text, where v_neg = y1 -
+ * head(y_s, s, s; m(x_t, t, negative prompt)). */
 static void guide(const struct StepContext *ctx, const struct StepInputs *in, const float *x_t,
                   const float *y_s, float *v) {
     struct Student student = networks_student(ctx->nets, VIEW_FROZEN);
@@ -25,7 +29,7 @@ static void guide(const struct StepContext *ctx, const struct StepInputs *in, co
                                                     &ctx->tapes->passing_backbone);
     flow_head_forward(&student, m, in->batch, head, y_s, in->s, in->s, KEEP_NOTHING, ctx->arena,
                       &ctx->tapes->passing_head);
-    for (int64_t b = 0; b < in->batch; b++) { /* v_neg = y1 - head */
+    for (int64_t b = 0; b < in->batch; b++) { /* v := keep v + rest (y1 - head) */
         keep[b] = in->drop[b] ? 1.0 : guidance;
         rest[b] = 1.0 - keep[b];
         minus_rest[b] = -rest[b];
@@ -45,8 +49,8 @@ static struct Picked pick(const struct StepContext *ctx, const struct StepInputs
     if (ctx->nets->config->stage1.method == STAGE1_TM) return picked;
     for (int64_t b = 0; b < in->batch; b++)
         if (in->r[b] < in->s[b] || ctx->all_outputs) picked.index[picked.n++] = b;
-    /* the passes of another rank, whose samples do, need this one's share of the weights */
-    if (ctx->in_step && picked.n == 0) picked.n = 1;
+    /* another rank may need this one's share of the weights for its samples: run some pass */
+    if (ctx->lockstep && picked.n == 0) picked.n = 1;
     return picked;
 }
 
@@ -74,17 +78,17 @@ static const Act *gather_rows(const struct StepContext *ctx, const struct Picked
     return side_by_side;
 }
 
-/* head(y_s + (s' - s) v, s', r; m), at the times s' = s + delta. */
+/* head = head(y_s + delta v, s + delta, r; m): the flow head a step further along the path. */
 static void head_along_path(const struct StepContext *ctx, struct MainFeature m, int64_t batch,
                             float *head, const float *y_s, const float *v, const double *s,
                             const double *delta, const double *r) {
     struct Student student = networks_student(ctx->nets, VIEW_FROZEN);
-    double there[STUDENT_MAX_BATCH];
-    for (int64_t b = 0; b < batch; b++) there[b] = s[b] + delta[b];
+    double moved_s[STUDENT_MAX_BATCH];
+    for (int64_t b = 0; b < batch; b++) moved_s[b] = s[b] + delta[b];
     int64_t mark = arena_mark(ctx->arena);
     float *y = step_latents(ctx, batch);
     step_combine(ctx, batch, y, 2, (struct Term[]){{y_s, NULL, 1.0}, {v, delta, 0.0}});
-    flow_head_forward(&student, m, batch, head, y, there, r, KEEP_NOTHING, ctx->arena,
+    flow_head_forward(&student, m, batch, head, y, moved_s, r, KEEP_NOTHING, ctx->arena,
                       &ctx->tapes->passing_head);
     arena_release(ctx->arena, mark);
 }

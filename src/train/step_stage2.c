@@ -1,7 +1,9 @@
-/* Stage 2: DMD2-v with the flow head rolled out (method.md, "Stage 2"; DMD2, Yin et al. 2024).
+/* Stage 2: DMD2-v with the flow head rolled out (TMD, arXiv 2601.09881;
+ * DMD2, Yin et al., arXiv 2405.14867).
  *
  * Student:  x_hat = g(x_t, t; y1),  x_hat_t = (1 - t) x_hat + t eps,  denoised g(x_t) = x_t - t v
- *     VSD   gradient G / batch on x_hat, G = (g_fake - g_teacher) / norm per sample
+ *     VSD   gradient G / batch on x_hat, G = (g_fake - g_teacher) / norm per sample, from the
+ *           velocities (vsd_direction of ops_loss.h)
  *     GAN   gan_weight mean softplus(-D(taps of the teacher at x_hat_t)), back through the teacher
  * Critic:   fake score |x_hat_t - t v_fake - x_hat|^2, mean over elements; discriminator
  *           softplus(D(fake)) + softplus(-D(real)), real = data with the same t and eps. */
@@ -51,26 +53,23 @@ static void denoised(const struct StepContext *ctx, int64_t batch, float *g, con
     step_combine(ctx, batch, g, 2, (struct Term[]){{x_t, NULL, 1.0}, {v, minus_t, 0.0}});
 }
 
-/* v_teacher (in place of v_cond) = v_neg + guidance (v_cond - v_neg); both denoised predictions. */
+/* v_teacher = v_neg + guidance (v_cond - v_neg), in whose place v_cond is given; and v_fake, in
+ * whose place v_neg stands before. */
 static void score_pair(const struct StepContext *ctx, const struct StepInputs *in,
-                       const float *x_hat_t, float *v_cond, struct StudentOutputs *out) {
+                       const float *x_hat_t, float *v_teacher, float *v_fake) {
     struct Wan teacher = networks_wan(ctx->nets, ROLE_TEACHER, VIEW_FROZEN);
     struct Wan fake = networks_wan(ctx->nets, ROLE_FAKE, VIEW_FROZEN);
     double guidance = ctx->nets->config->stage2.guidance;
-    int64_t mark = arena_mark(ctx->arena);
-    float *v = step_latents(ctx, in->batch);
     struct WanInputs inputs = {
         .batch = in->batch, .x = x_hat_t, .host_t = in->t, .text = in->neg_text};
     if (guidance != 1.0) {
-        wan_forward(&teacher, inputs, v, NULL, KEEP_NOTHING, ctx->arena, &ctx->tapes->other);
-        step_combine(ctx, in->batch, v_cond, 2,
-                     (struct Term[]){{v_cond, NULL, guidance}, {v, NULL, 1.0 - guidance}});
+        float *v_neg = v_fake;
+        wan_forward(&teacher, inputs, v_neg, NULL, KEEP_NOTHING, ctx->arena, &ctx->tapes->other);
+        step_combine(ctx, in->batch, v_teacher, 2,
+                     (struct Term[]){{v_teacher, NULL, guidance}, {v_neg, NULL, 1.0 - guidance}});
     }
-    denoised(ctx, in->batch, out->g_teacher, x_hat_t, v_cond, in->t);
     inputs.text = in->text;
-    wan_forward(&fake, inputs, v, NULL, KEEP_NOTHING, ctx->arena, &ctx->tapes->other);
-    denoised(ctx, in->batch, out->g_fake, x_hat_t, v, in->t);
-    arena_release(ctx->arena, mark);
+    wan_forward(&fake, inputs, v_fake, NULL, KEEP_NOTHING, ctx->arena, &ctx->tapes->other);
 }
 
 /* gan[b], and dx_hat += gan_weight times its gradient, through discriminator and frozen teacher.  The
@@ -107,22 +106,24 @@ void step_student(const struct StepContext *ctx, const struct StepInputs *in,
     bool adversarial = ctx->nets->plan.present[ROLE_DISCRIMINATOR];
     float **videos[] = {&out->x_hat, &out->g_fake, &out->g_teacher};
     for (int i = 0; i < 3; i++) *videos[i] = step_latents(ctx, batch);
+    float *v_fake = out->g_fake, *v_teacher = out->g_teacher; /* until the loss has read them */
     out->vsd = arena_f64(ctx->arena, batch);
     out->gan = arena_f64(ctx->arena, batch);
     float *x_hat_t = step_latents(ctx, batch), *dx_hat = step_latents(ctx, batch);
     generate_and_renoise(ctx, in, VIEW_TRAINED, networks_keep(ctx->nets), out->x_hat, x_hat_t);
 
     int64_t mark = arena_mark(ctx->arena); /* beyond it: what only the losses need */
-    float *v_cond = step_latents(ctx, batch);
     struct Taps taps = {0};
     if (adversarial) taps = taps_alloc(ctx, batch);
     struct WanInputs inputs = {.batch = batch, .x = x_hat_t, .host_t = in->t, .text = in->text};
-    wan_forward(&teacher, inputs, v_cond, adversarial ? &taps : NULL,
+    wan_forward(&teacher, inputs, v_teacher, adversarial ? &taps : NULL,
                 adversarial ? networks_keep(ctx->nets) : KEEP_NOTHING, ctx->arena,
                 &ctx->tapes->teacher);
-    score_pair(ctx, in, x_hat_t, v_cond, out);
-    be->vsd_direction(be, out->vsd, dx_hat, out->x_hat, out->g_fake, out->g_teacher,
+    score_pair(ctx, in, x_hat_t, v_teacher, v_fake);
+    be->vsd_direction(be, out->vsd, dx_hat, out->x_hat, in->eps, v_fake, v_teacher, in->t,
                       config->stage2.vsd_norm, batch, networks_latent_elems(ctx->nets));
+    denoised(ctx, batch, out->g_fake, x_hat_t, v_fake, in->t);
+    denoised(ctx, batch, out->g_teacher, x_hat_t, v_teacher, in->t);
     step_combine(ctx, batch, dx_hat, 1, (struct Term[]){{dx_hat, NULL, ctx->sample_weight}});
     if (adversarial)
         gan_gradient(ctx, in, &taps, out->gan, dx_hat);
@@ -132,7 +133,8 @@ void step_student(const struct StepContext *ctx, const struct StepInputs *in,
     generator_backward(&student, dx_hat, &ctx->tapes->generator, ctx->last, ctx->arena);
 }
 
-/* The fake score learns to denoise what the student makes. */
+/* The fake score learns to denoise what the student makes.  The residual x_hat_t - t v_fake - x_hat
+ * is t (eps - x_hat - v_fake), which does not cancel near t = 0. */
 static void fake_score_update(const struct StepContext *ctx, const struct StepInputs *in,
                               const float *x_hat_t, struct CriticOutputs *out) {
     const struct Backend *be = ctx->nets->be;
@@ -142,13 +144,15 @@ static void fake_score_update(const struct StepContext *ctx, const struct StepIn
     struct WanInputs inputs = {
         .batch = in->batch, .x = x_hat_t, .host_t = in->t, .text = in->text};
     wan_forward(&fake, inputs, v, NULL, networks_keep(ctx->nets), ctx->arena, &ctx->tapes->other);
-    denoised(ctx, in->batch, residual, x_hat_t, v, in->t);
-    step_combine(ctx, in->batch, residual, 2,
-                 (struct Term[]){{residual, NULL, 1.0}, {out->x_hat, NULL, -1.0}});
+    double minus_t[STUDENT_MAX_BATCH], factor[STUDENT_MAX_BATCH];
+    for (int64_t b = 0; b < in->batch; b++) {
+        minus_t[b] = -in->t[b];
+        factor[b] = 2.0 * minus_t[b] * ctx->sample_weight / (double)n;
+    }
+    step_combine(ctx, in->batch, residual, 3,
+                 (struct Term[]){
+                     {in->eps, in->t, 0.0}, {out->x_hat, minus_t, 0.0}, {v, minus_t, 0.0}});
     be->squares_sum(be, out->squares, residual, in->batch, n);
-    double factor[STUDENT_MAX_BATCH];
-    for (int64_t b = 0; b < in->batch; b++)
-        factor[b] = -2.0 * in->t[b] * ctx->sample_weight / (double)n;
     step_combine(ctx, in->batch, residual, 1, (struct Term[]){{residual, factor, 0.0}});
     wan_backward(&fake, NULL, residual, NULL, &ctx->tapes->other, ctx->last, ctx->arena);
     arena_release(ctx->arena, mark);
@@ -167,7 +171,7 @@ static void discriminator_update(const struct StepContext *ctx, const struct Ste
     struct WanInputs inputs = {.batch = in->batch, .x = x_t, .host_t = in->t, .text = in->text};
     wan_forward(&teacher, inputs, NULL, &taps, KEEP_NOTHING, ctx->arena, &ctx->tapes->teacher);
     discriminate(ctx, &d, &taps, in->batch, logits);
-    be->softplus_loss(be, loss, dlogits, logits, sign, step_alike_weight(ctx), in->batch,
+    be->softplus_loss(be, loss, dlogits, logits, sign, step_replicated_weight(ctx), in->batch,
                       taps.blocks->n);
     discriminator_backward(&d, dlogits, &ctx->tapes->discriminator, NULL, last, ctx->arena);
     arena_release(ctx->arena, mark);

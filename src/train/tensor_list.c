@@ -1,3 +1,4 @@
+/* Tensors are compared by the norm of their difference, relative to the norm of what was expected. */
 #include "train/tensor_list.h"
 
 #include <math.h>
@@ -5,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/safetensors.h"
 #include "data/safetensors_writer.h"
+#include "data/shape_text.h"
 
 float *tensor_list_add(struct TensorList *list, const char *name, int n_dims, const int64_t *shape) {
     list->items = xrealloc(list->items, sizeof *list->items * (size_t)(list->n + 1));
@@ -47,9 +48,22 @@ static const struct NamedTensor *find(const struct TensorList *list, const char 
     return NULL;
 }
 
-static bool same_shape(const struct NamedTensor *t, const struct SafetensorsInfo *info) {
-    return t->n_dims == info->n_dims &&
-           memcmp(t->shape, info->shape, sizeof(int64_t) * (size_t)t->n_dims) == 0;
+bool tensor_check(const struct SafetensorsInfo *info, const char *path, enum TensorNumbers numbers,
+                  int n_dims, const int64_t *shape, struct Error *err) {
+    bool real = info->has_dtype && info->dtype != DTYPE_I64;
+    bool fits = info->n_dims == n_dims, any = false;
+    for (int i = 0; i < n_dims; i++) {
+        any = any || shape[i] < 0;
+        fits = fits && (shape[i] < 0 ? info->shape[i] > 0 : info->shape[i] == shape[i]);
+    }
+    if (!fits)
+        return error_set(err, "%s: tensor '%s' has the shape %s, expected %s%s", path, info->name,
+                         shape_text(info->n_dims, info->shape).s, shape_text(n_dims, shape).s,
+                         any ? " with any extent but 0 for -1" : "");
+    if (numbers == TENSOR_REALS ? real : info->readable && !real) return true;
+    return error_set(err, "%s: tensor '%s' holds %s, expected %s", path, info->name,
+                     info->dtype_text,
+                     numbers == TENSOR_REALS ? "F32, F64, BF16 or F16" : "I64, I32, U8 or BOOL");
 }
 
 static double distance(const float *a, const double *b, int64_t n_elems, double *norm_b) {
@@ -77,10 +91,7 @@ static bool compare_one(const struct TensorList *list, const struct Safetensors 
     if (!t)
         return error_set(err, "%s: expects tensor '%s', which this kind of case does not compute", path,
                          info->name);
-    if (!same_shape(t, info))
-        return error_set(err, "%s: '%s' has %lld elements in %d dimensions, computed were %lld in %d",
-                         path, info->name, (long long)info->n_elems, info->n_dims,
-                         (long long)t->n_elems, t->n_dims);
+    if (!tensor_check(info, path, TENSOR_REALS, t->n_dims, t->shape, err)) return false;
     double *expected = xmalloc((size_t)info->n_elems * sizeof *expected);
     bool ok = safetensors_read_f64(st, i, expected, err);
     if (ok) {
@@ -101,7 +112,8 @@ bool tensor_list_compare(const struct TensorList *list, const char *path,
     double total = 0.0;
     for (int i = 0; ok && i < *n; i++) {
         ok = compare_one(list, st, i, path, &(*out)[i], err);
-        total += (*out)[i].expected_norm * (*out)[i].expected_norm;
+        double norm = (*out)[i].expected_norm;
+        if (isfinite(norm)) total += norm * norm; /* one NaN is not to spoil all comparisons */
     }
     double file_norm = sqrt(total);
     for (int i = 0; ok && i < *n; i++) {

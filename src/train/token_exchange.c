@@ -1,3 +1,4 @@
+/* The split's parcels are the communicator's parts. */
 #include "train/token_exchange.h"
 
 static void exchange(void *context, void *recv, const struct TokenParcel *recv_parcels,

@@ -1,4 +1,5 @@
-/* Every rank has its share and nothing else; whole units pass through the ring. */
+/* Every rank has its share of the role and nothing else; whole units are in unit_ring.h's few
+ * slots. */
 #include <stdlib.h>
 
 #include "error.h"
@@ -38,7 +39,8 @@ static void sum_rest(void *state) {
     unit_ring_sum_all(t->ring, t->weights);
 }
 
-/* With the sums ends what was gathered for nothing, from masters that the update will change. */
+/* Also waits for gathers of units that nobody came to use: they read masters, which the update
+ * changes. */
 static void sum_finish(void *state) {
     struct FullTraffic *t = state;
     struct Comm *replicas = t->parallel->replicas;

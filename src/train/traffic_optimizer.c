@@ -1,5 +1,5 @@
-/* Masters, moments and summed gradients in shares; what products read, and the gradient that backward
- * adds to, whole on every rank. */
+/* Masters, moments and summed gradients are in shares.  Every rank has the whole copy of the
+ * weights that passes read, and a whole gradient for backward to add to. */
 #include <stdlib.h>
 
 #include "error.h"
@@ -9,7 +9,7 @@ struct OptimizerTraffic {
     const struct Parallel *parallel;
     struct PassWatch *passes;
     struct Weights *weights;
-    struct UnitMemory whole; /* all units, one behind the other */
+    struct UnitMemory whole; /* all units, one after another */
     bool borrows;            /* its gradient's memory is another role's */
     int64_t n_grad;          /* elements of a whole gradient */
     bool *begun;             /* [n_units], of the sums */

@@ -1,8 +1,13 @@
 /* A training run: everything it holds, and the loop.
  *
- * The way of a sample: dataset -> loader (a reading thread) -> batch_expect (upload, beside the pass
- * before) -> learner_pass: batch_fill (noises, times), step_run (forward, losses, backward, gradients
- * travelling as they are done) -> learner_update.
+ * The way of a sample:
+ *
+ *     dataset, loader         a thread reads it from the disk
+ *     batch_upload_start      it travels to the device while the pass before computes
+ *     learner_pass            batch_fill: its noises and times
+ *                             step_run: forward, losses, backward; sums over ranks begin
+ *     learner_sum, _update    summed gradients, new weights
+ *
  * Memory is planned by running the same steps on the plan backend, printed, then allocated once. */
 #ifndef TMD_TRAINER_H
 #define TMD_TRAINER_H
@@ -39,18 +44,18 @@ struct Trainer {
 struct MemoryPlan {
     int64_t weights[ROLE_COUNT];
     int64_t batch; /* and the tables that depend on its shape */
-    int64_t units; /* that stand whole beside the shares of weights */
-    int64_t step;  /* previews happen, and KD's pairs are made, in the same memory */
+    int64_t units; /* whole units beside the shares of weights */
+    int64_t step;  /* the arena of a step; previews and KD's pairs use the same */
 };
 int64_t memory_plan_total(const struct MemoryPlan *plan);
-/* Runs every kind of step of the stage, a preview and a batch of KD's pairs over the plan backend, for a
- * rank of the grid. */
+/* Runs every kind of step of the stage, a preview and a batch of KD's pairs on the plan backend, as
+ * the grid's rank would. */
 struct MemoryPlan memory_plan_make(const struct Config *config, struct VideoShape video,
                                    const struct RankGrid *grid, enum Dtype act_dtype);
 void memory_plan_print(const struct MemoryPlan *plan, FILE *out);
 
-/* Opens data, plans, allocates, loads weights or resumes.  Collective; every error has been printed
- * when it returns false, with *exit_code set.  trainer_close is needed in either case. */
+/* Opens data, plans, allocates, loads weights or resumes.  Collective.  False: some rank had an
+ * error, which has been printed; *exit_code is set.  trainer_close is needed in either case. */
 bool trainer_open(struct Trainer *trainer, const struct Config *config, struct Comm *comm,
                   int *exit_code);
 void trainer_close(struct Trainer *trainer);

@@ -1,4 +1,6 @@
-/* Setting a run up, one checked step after the other. */
+/* Setting a run up, in phases.  After each phase the ranks agree that all of them have succeeded;
+ * so an error on one rank ends all of them in order, and a phase may rely on the ones before it on
+ * every rank.  Collective work that waits for all ranks has phases of its own. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +29,7 @@ static bool open_device(struct Trainer *t, struct Error *err) {
     return backend_open(config_device(t->config), t->comm->local_rank, &t->be, err);
 }
 
-/* Once every rank has its device: this one waits for all of them. */
+/* A phase of its own, because it is collective: every rank must have its device before. */
 static bool join_devices(struct Trainer *t, struct Error *err) {
     (void)err;
     t->device_comm = comm_for_backend(t->comm, t->be);
@@ -49,7 +51,7 @@ static bool make_folders(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
-/* Only once the run is known to go on here: a refused one must not leave its mark on another's folder. */
+/* A late phase, once the run is known to start: a refused run must not overwrite another's file. */
 static bool write_resolved_config(struct Trainer *t, struct Error *err) {
     if (t->comm->rank) return true;
     char *path = xprintf("%s/config.yaml", t->config->out), *yaml = config_to_yaml(t->config);
@@ -59,13 +61,13 @@ static bool write_resolved_config(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
-/* Told before anything is loaded, below the table that says where it goes. */
+/* Checked before anything is loaded; the error stands below the table of the memory plan. */
 static bool fits(struct Trainer *t, struct Error *err) {
-    int64_t there = t->be->memory_available(t->be);
-    return t->memory_bytes <= there ||
+    int64_t available = t->be->memory_available(t->be);
+    return t->memory_bytes <= available ||
            error_set(err, "the run does not fit the memory of its device (%s): expected at most %.1f MB, "
                           "got %.1f MB; a smaller train.micro_batch or train.recompute=full needs less",
-                     t->be->name, 1e-6 * (double)there, 1e-6 * (double)t->memory_bytes);
+                     t->be->name, 1e-6 * (double)available, 1e-6 * (double)t->memory_bytes);
 }
 
 static bool allocate(struct Trainer *t, struct Error *err) {
@@ -85,7 +87,8 @@ static bool allocate(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
-/* Told before anything is loaded, with the verdict on the disk. */
+/* Prints where the run runs, and checks that its checkpoints fit the disk; before anything is
+ * loaded. */
 static bool survey(struct Trainer *t, struct Error *err) {
     struct Environment *env = &t->environment;
     environment_survey(env, t->comm, t->device_comm, t->be);
@@ -121,10 +124,10 @@ static bool load_state(struct Trainer *t, struct Error *err) {
     return ok;
 }
 
-/* Once every rank has its share. */
+/* A phase of its own, because it is collective: every rank must have loaded its share before. */
 static bool gather_weights(struct Trainer *t, struct Error *err) {
     (void)err;
-    learner_loaded(&t->learner);
+    learner_weights_loaded(&t->learner);
     return true;
 }
 
@@ -145,6 +148,7 @@ static bool open_pairs(struct Trainer *t, struct Error *err) {
     return t->dataset;
 }
 
+/* The loader that feeds the run, and the metrics that it writes. */
 static bool open_streams(struct Trainer *t, struct Error *err) {
     const struct Config *config = t->config;
     struct LoaderPlan plan = {.seed = (uint64_t)config->train.seed,
@@ -161,10 +165,11 @@ static bool open_streams(struct Trainer *t, struct Error *err) {
 
 bool trainer_open(struct Trainer *t, const struct Config *config, struct Comm *comm, int *exit_code) {
     bool (*const phases[])(struct Trainer *, struct Error *) = {
-        start_watchdog, take_place, open_device,           join_devices,
-        open_data,      make_folders, open_preview,        allocate,
-        survey,         load_state, gather_weights, write_resolved_config, write_environment,
-        make_pairs,     open_pairs, open_streams, open_saver};
+        start_watchdog, take_place, open_device, join_devices, /* the ranks and their devices */
+        open_data, make_folders, open_preview,                 /* what is read and written */
+        allocate, survey, load_state, gather_weights,          /* memory and weights */
+        write_resolved_config, write_environment,              /* from here on the folder is ours */
+        make_pairs, open_pairs, open_streams, open_saver};
     *t = (struct Trainer){.config = config, .comm = comm};
     run_signals_install();
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {

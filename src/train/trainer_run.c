@@ -1,4 +1,8 @@
-/* The loop. */
+/* The training loop.  An iteration takes the loader's batch, runs a pass for each micro-batch of
+ * it, sums gradients and losses over ranks, updates the weights unless something is not finite, and
+ * now and then saves a checkpoint or draws a preview.  Whatever decides what happens next (a loss
+ * that is not finite, a signal, a save that is done) is summed over ranks first, so that all decide
+ * alike. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,13 +13,15 @@
 #include "train/step_dump.h"
 #include "train/trainer.h"
 
-/* What ranks tell each other every iteration; summed. */
-struct Shared {
-    double scalars[STEP_MAX_SCALARS], interrupted, saving;
+/* What is summed over ranks in every iteration, beside the gradients. */
+struct RankSums {
+    double scalars[STEP_MAX_SCALARS]; /* losses */
+    double interrupted;               /* ranks that a signal has reached */
+    double saving;                    /* ranks that still write a checkpoint */
 };
-enum { SHARED_DOUBLES = sizeof(struct Shared) / sizeof(double) };
+enum { RANK_SUMS_DOUBLES = sizeof(struct RankSums) / sizeof(double) };
 
-/* Those of the pass that begins with this rank's sample `at`. */
+/* The samples of the pass that begins with this rank's sample `at`. */
 static struct BatchSamples samples_at(const struct Trainer *t, const struct Batch *batch, int64_t at) {
     const struct Networks *nets = &t->learner.nets;
     int64_t left = t->n_local - at, capacity = t->learner.batch.capacity;
@@ -27,32 +33,32 @@ static struct BatchSamples samples_at(const struct Trainer *t, const struct Batc
                                  .indices = batch->samples + at};
 }
 
-/* Those that come behind this rank's samples before `end`: of this iteration or, if they have been read
- * by now, of the next one. */
-static struct BatchSamples samples_behind(const struct Trainer *t, const struct Batch *batch,
+/* The samples of the pass after the one that ends before sample `end`: of this iteration or, if the
+ * loader has read them already, of the next one. */
+static struct BatchSamples samples_after(const struct Trainer *t, const struct Batch *batch,
                                           int64_t end) {
     struct Batch next;
     if (end < t->n_local) return samples_at(t, batch, end);
     return loader_peek(t->loader, &next) ? samples_at(t, &next, 0) : (struct BatchSamples){0};
 }
 
-/* The pass that begins with this rank's sample `at`; its results are in the arena.  `all_outputs`: run
- * again for a dump, and nobody waits for its gradients. */
+/* Runs the pass that begins with this rank's sample `at`; its results are in the arena.
+ * `all_outputs`: for a dump, which runs a pass again and drops its gradients. */
 static struct StepContext run_pass(struct Trainer *t, enum StepKind kind, const struct Batch *batch,
                                    int64_t at, bool all_outputs, struct StepInputs *in,
                                    struct StepResult *result) {
     struct LearnerPass pass = {.samples = samples_at(t, batch, at), .all_outputs = all_outputs};
     int64_t end = at + pass.samples.n;
     if (!all_outputs) {
-        pass.next = samples_behind(t, batch, end);
+        pass.next = samples_after(t, batch, end);
         pass.last = end == t->n_local;
     }
     return learner_pass(&t->learner, kind, &pass, in, result);
 }
 
-/* All passes of this rank's samples; leaves summed losses in `shared`. */
+/* All passes of this rank's samples; adds their losses to `sums`. */
 static void run_passes(struct Trainer *t, const struct Batch *batch, struct IterationReport *report,
-                       struct Shared *shared) {
+                       struct RankSums *sums) {
     struct Arena *arena = &t->learner.arena;
     for (int64_t at = 0; at < t->n_local; at += t->learner.batch.capacity) {
         struct StepInputs in;
@@ -63,7 +69,7 @@ static void run_passes(struct Trainer *t, const struct Batch *batch, struct Iter
         report->n_scalars = step_scalars(&ctx, &result, scalars);
         for (int i = 0; i < report->n_scalars; i++) {
             report->scalars[i].name = scalars[i].name;
-            shared->scalars[i] += scalars[i].value;
+            sums->scalars[i] += scalars[i].value;
         }
         arena_release(arena, mark);
         watchdog_alive(t->watchdog);
@@ -89,8 +95,8 @@ static void write_step(const struct Trainer *t, const struct StepContext *ctx,
     free(folder);
 }
 
-/* The first sample of this rank's first pass whose loss is not finite, else 0.  Where all ranks run
- * these passes `together` they run all of them. */
+/* The first sample of this rank's first pass whose loss is not finite, or 0 if there is none.
+ * Ranks that must run the same passes (`together`) run all of them. */
 static int64_t find_broken_pass(struct Trainer *t, enum StepKind kind, const struct Batch *batch,
                                 bool together) {
     struct Arena *arena = &t->learner.arena;
@@ -106,16 +112,18 @@ static int64_t find_broken_pass(struct Trainer *t, enum StepKind kind, const str
     return broken < 0 ? 0 : broken;
 }
 
-/* Runs this iteration's passes again and writes one as a replay case, on the ranks that want it: the
- * first whose loss is not finite, else the first.  Spoils the gradients.  Those that share these samples'
- * tokens want it together, and the first of them writes; all help that hold a share of the weights. */
+/* Runs this iteration's passes again and writes one of them as a replay case: the first whose loss
+ * is not finite, else the first.  The gradients are worthless afterwards.
+ *
+ * `wanted`: this rank's pass is to be written.  Ranks that share a sample's tokens want it
+ * together, and the first of them writes.  Ranks that hold shares of the weights all take part. */
 static void dump_step(struct Trainer *t, enum StepKind kind, const struct Batch *batch, bool wanted) {
     bool together = t->learner.ring != NULL;
     struct Arena *arena = &t->learner.arena;
     struct StepInputs in;
     struct StepResult result;
     if (!wanted && !together) return;
-    learner_aside(&t->learner);
+    learner_begin_outside(&t->learner);
     int64_t mark = arena_mark(arena), chosen = find_broken_pass(t, kind, batch, together);
     struct StepContext ctx = run_pass(t, kind, batch, chosen, true, &in, &result);
     if (wanted && t->grid.part == 0)
@@ -131,18 +139,19 @@ static bool losses_finite(const double *losses, int n) {
     return true;
 }
 
-/* After it, gradients and `shared` are those of the whole batch, on every rank. */
-static void sum_over_ranks(struct Trainer *t, enum StepKind kind, struct Shared *shared) {
+/* Afterwards gradients and `sums` are those of the whole batch, on every rank. */
+static void sum_over_ranks(struct Trainer *t, enum StepKind kind, struct RankSums *sums) {
     learner_sum(&t->learner, kind);
-    shared->interrupted = run_signals_arrived();
-    shared->saving = run_saver_busy(t->saver);
-    t->comm->sum_f64(t->comm, (double *)shared, SHARED_DOUBLES);
+    sums->interrupted = run_signals_arrived();
+    sums->saving = run_saver_busy(t->saver);
+    t->comm->sum_f64(t->comm, (double *)sums, RANK_SUMS_DOUBLES);
 }
 
-/* Norms of the summed gradients; false if anything is not finite. */
-static bool all_finite(struct Trainer *t, struct IterationReport *report, const struct Shared *shared) {
-    bool finite = losses_finite(shared->scalars, report->n_scalars);
-    for (int i = 0; i < report->n_scalars; i++) report->scalars[i].value = shared->scalars[i];
+/* Fills the report with losses and gradient norms of the whole batch; false if any is not finite. */
+static bool all_finite(struct Trainer *t, struct IterationReport *report,
+                       const struct RankSums *sums) {
+    bool finite = losses_finite(sums->scalars, report->n_scalars);
+    for (int i = 0; i < report->n_scalars; i++) report->scalars[i].value = sums->scalars[i];
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!learner_trains(&t->learner, report->kind, (enum Role)role)) continue;
         report->grad_norm[role] = learner_gradient_norm(&t->learner, (enum Role)role);
@@ -157,13 +166,34 @@ static void update(struct Trainer *t, const struct IterationReport *report) {
         if (learner_trains(&t->learner, report->kind, (enum Role)role))
             learner_update(&t->learner, (enum Role)role, report->iteration,
                            ++t->state.updates[role], report->grad_norm[role]);
+    t->state.skipped_in_row = 0;
 }
 
-/* Saves while the run goes on; the save before must be complete. */
+/* Counts an iteration that is not finite, in place of its update.  The first one in a row is
+ * written as a replay case: by data rank 0, and by ranks whose own losses are not finite. */
+static void skip(struct Trainer *t, enum StepKind kind, const struct Batch *batch,
+                 bool own_losses_finite) {
+    if (!t->state.skipped_in_row)
+        dump_step(t, kind, batch, !own_losses_finite || t->grid.data_rank == 0);
+    t->state.skipped++;
+    t->state.skipped_in_row++;
+}
+
+/* Begins a save, once the one before it is complete.  False: that one has failed. */
 static bool save(struct Trainer *t, int *exit_code) {
     if (!run_saver_finish(t->saver, exit_code)) return false;
     run_saver_begin(t->saver, &t->state);
     return true;
+}
+
+/* Completes the save that is under way, if every rank has written its part by now, and begins one
+ * if it is due.  False: a save has failed. */
+static bool save_if_due(struct Trainer *t, const struct RankSums *sums, int *exit_code) {
+    int64_t every = t->config->checkpoint.every;
+    bool last = t->state.iteration == t->config->train.iterations;
+    bool due = sums->interrupted > 0.0 || last || (every && t->state.iteration % every == 0);
+    if (sums->saving == 0.0 && !run_saver_finish(t->saver, exit_code)) return false;
+    return !due || save(t, exit_code);
 }
 
 /* A preview that cannot be written is reported, but no reason to lose a run. */
@@ -171,28 +201,28 @@ static void preview(struct Trainer *t) {
     struct Learner *l = &t->learner;
     struct Error err;
     if (!preview_has_part(&t->grid) || !preview_due(t->config, t->state.iteration)) return;
-    learner_aside(l);
+    learner_begin_outside(l);
     learner_swap_average(l);
     if (!preview_write(&t->preview, &l->nets, &l->arena, t->state.iteration, t->comm->rank == 0, &err))
         error_report(&err);
     learner_swap_average(l);
 }
 
-/* Books the time of a phase, and enters the one behind it.  What an update waited for a save's copy is
- * the save's. */
+/* Books the time of a phase, and enters the next one.  Time that an update waited for a save's copy
+ * is booked on the save. */
 static void end_phase(struct Trainer *t, struct PhaseTimer *timer, enum Phase phase) {
     phase_timer_end(timer, phase);
-    phase_timer_move(timer, phase, PHASE_SAVE, learner_take_held(&t->learner));
+    phase_timer_move(timer, phase, PHASE_SAVE, learner_take_copy_wait(&t->learner));
     watchdog_enter(t->watchdog, (enum Phase)((phase + 1) % PHASE_COUNT));
 }
 
-/* One iteration; *interrupted: a signal has reached some rank.  false: a save has failed. */
+/* One iteration.  *interrupted: a signal has reached some rank.  False: a save has failed. */
 static bool iterate(struct Trainer *t, bool *interrupted, int *exit_code) {
     struct IterationReport report = {.iteration = t->state.iteration,
                                      .kind = step_kind_at(t->config, t->state.iteration),
                                      .samples = t->config->train.global_batch,
                                      .memory_bytes = t->memory_bytes};
-    struct Shared shared = {0};
+    struct RankSums sums = {0};
     struct Batch batch;
     struct Error err;
     int64_t sent_before = parallel_sent_bytes(&t->parallel);
@@ -202,33 +232,24 @@ static bool iterate(struct Trainer *t, bool *interrupted, int *exit_code) {
     if (t->state.iteration == t->config->train.dump_at)
         dump_step(t, report.kind, &batch, t->grid.data_rank == 0);
     learner_begin(&t->learner, report.kind);
-    run_passes(t, &batch, &report, &shared);
-    bool local_finite = losses_finite(shared.scalars, report.n_scalars);
+    run_passes(t, &batch, &report, &sums);
+    bool own_losses_finite = losses_finite(sums.scalars, report.n_scalars);
     end_phase(t, &report.timer, PHASE_COMPUTE);
-    sum_over_ranks(t, report.kind, &shared);
-    *interrupted = shared.interrupted > 0.0;
+    sum_over_ranks(t, report.kind, &sums);
+    *interrupted = sums.interrupted > 0.0;
     end_phase(t, &report.timer, PHASE_REDUCE);
 
-    report.skipped = !all_finite(t, &report, &shared);
-    if (report.skipped) {
-        if (!t->state.skipped_in_row)
-            dump_step(t, report.kind, &batch, !local_finite || t->grid.data_rank == 0);
-        t->state.skipped++;
-        t->state.skipped_in_row++;
-    } else {
+    report.skipped = !all_finite(t, &report, &sums);
+    if (report.skipped)
+        skip(t, report.kind, &batch, own_losses_finite);
+    else
         update(t, &report);
-        t->state.skipped_in_row = 0;
-    }
     t->state.iteration++;
     end_phase(t, &report.timer, PHASE_UPDATE);
 
-    int64_t every = t->config->checkpoint.every;
-    bool last = t->state.iteration == t->config->train.iterations;
-    bool written = shared.saving > 0.0 || run_saver_finish(t->saver, exit_code);
-    if (written && (*interrupted || last || (every && t->state.iteration % every == 0)))
-        written = save(t, exit_code);
+    bool saved = save_if_due(t, &sums, exit_code);
     end_phase(t, &report.timer, PHASE_SAVE);
-    if (!written) return false;
+    if (!saved) return false;
     if (!*interrupted) preview(t);
     end_phase(t, &report.timer, PHASE_PREVIEW);
     report.sent_bytes = parallel_sent_bytes(&t->parallel) - sent_before;
@@ -237,7 +258,7 @@ static bool iterate(struct Trainer *t, bool *interrupted, int *exit_code) {
     return true;
 }
 
-/* EXIT_OK: the run goes on, or is complete. */
+/* The exit code if the run has to end early, else EXIT_OK. */
 static int reason_to_end(const struct Trainer *t, bool interrupted) {
     if (t->state.skipped_in_row > t->config->train.max_skipped) return EXIT_DIVERGED;
     return interrupted ? EXIT_INTERRUPTED : EXIT_OK;

@@ -1,9 +1,12 @@
+/* Slots for weights and slots for gradients, each chosen by when it was used last; the order of
+ * requests, learnt by kind of step. */
 #include "train/unit_ring.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
+#include "minmax.h"
 #include "train/unit_traffic.h"
 
 enum {
@@ -57,10 +60,6 @@ static bool same(struct UnitOf a, struct UnitOf b) {
 }
 
 /* ---- memory ---- */
-
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
 
 static void *take(struct UnitRing *ring, int64_t n_bytes) {
     ring->n_bytes += n_bytes;

@@ -1,3 +1,5 @@
+/* Once in an interval the thread listens, tells and judges.  Rank 0 judges all ranks, the others
+ * judge rank 0. */
 #include "train/watchdog.h"
 
 #include <math.h>

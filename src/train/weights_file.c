@@ -1,8 +1,8 @@
+/* Reading goes through a copy of all weights in host memory; appending takes tensor after tensor. */
 #include "train/weights_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "data/safetensors.h"
 #include "error.h"
@@ -12,11 +12,8 @@ static bool read_param(const struct Safetensors *st, const struct ParamDesc *par
     int64_t i = safetensors_find(st, param->name);
     if (i < 0) return error_set(err, "%s: tensor '%s' is missing", path, param->name);
     const struct SafetensorsInfo *info = safetensors_info(st, i);
-    if (info->n_dims != param->n_dims ||
-        memcmp(info->shape, param->shape, sizeof(int64_t) * (size_t)param->n_dims) != 0)
-        return error_set(err, "%s: tensor '%s' has %lld elements, the model's sizes ask for %lld", path,
-                         param->name, (long long)info->n_elems, (long long)param->n_elems);
-    return safetensors_read_f32(st, i, host + param->offset, err);
+    return tensor_check(info, path, TENSOR_REALS, param->n_dims, param->shape, err) &&
+           safetensors_read_f32(st, i, host + param->offset, err);
 }
 
 bool weights_read_safetensors(struct Weights *weights, const char *path, struct Error *err) {

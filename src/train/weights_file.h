@@ -5,8 +5,8 @@
 #include "model/weights.h"
 #include "train/tensor_list.h"
 
-/* Reads every tensor of the weights' table from `path`; missing tensors, unknown ones and wrong shapes
- * are errors. */
+/* Reads every tensor of the weights' table from `path`; missing tensors, unknown ones, wrong shapes
+ * and integers are errors. */
 bool weights_read_safetensors(struct Weights *weights, const char *path, struct Error *err);
 
 /* Appends the role's tensors, named `prefix` + name; of a sharded role as products read them, and

@@ -1,3 +1,5 @@
+/* Values are functions of tensor, element and iteration, so that every test can tell what must come
+ * back. */
 #include "checkpoint_fixture.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* Contents are drawn from a sample's tag: a test that knows the tag knows the sample. */
 #include "dataset_fixture.h"
 
 #include <math.h>

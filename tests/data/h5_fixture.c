@@ -1,3 +1,4 @@
+/* Thin wrappers of h5_file.h and h5_array.h that fail the running test. */
 #include "h5_fixture.h"
 
 #include <setjmp.h>

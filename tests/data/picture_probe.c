@@ -1,3 +1,4 @@
+/* Reads the PNG with cairo and looks at every pixel. */
 #include "picture_probe.h"
 
 #include <setjmp.h>

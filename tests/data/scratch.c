@@ -1,3 +1,4 @@
+/* Folders come from mkdtemp and are removed with all they hold. */
 #define _GNU_SOURCE /* nftw, memmem */
 #include "scratch.h"
 

@@ -1,3 +1,4 @@
+/* Paints frames whose colours tell time and place, and encodes them with libavcodec. */
 #include "video_fixture.h"
 
 #include <libavcodec/avcodec.h>

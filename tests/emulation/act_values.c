@@ -1,3 +1,4 @@
+/* Values are converted on the host and moved with upload and download. */
 #include "act_values.h"
 
 #include <setjmp.h>

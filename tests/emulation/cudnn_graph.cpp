@@ -1,15 +1,12 @@
-/* The emulated cuDNN's graph machinery: the store of descriptors behind the C ABI, heuristics that
- * name each engine of an operation, plans, and their execution on the emulated device.
+/* The emulated cuDNN's C ABI: descriptors are made, told attributes and finalized; heuristics name
+ * each engine of a graph; plans are executed on the emulated device.
  *
  * TMD_EMULATED_CUDNN=first_fails in the environment: of several engines, the first is one of those
  * that compile and then do not run. */
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
-#include <set>
 
 #include "cudnn_store.h"
 #include "emulation.h"
@@ -25,144 +22,6 @@ namespace {
 std::string last_error;
 int64_t n_handles, n_descriptors;
 std::map<int, int64_t> runs_of_operation;
-
-Verdict judge_tensor(const Descriptor &d) {
-    Tensor t(d);
-    if (t.dims.size() != t.strides.size())
-        emu_reject("cuDNN: a tensor of %zu dimensions with %zu strides", t.dims.size(),
-                   t.strides.size());
-    for (int64_t dim : t.dims)
-        if (dim < 1) return {CUDNN_STATUS_BAD_PARAM, "a tensor with a dimension below 1"};
-    for (int64_t stride : t.strides)
-        if (stride < 1) return {CUDNN_STATUS_BAD_PARAM, "a tensor with a stride below 1"};
-    if (t.alignment < t.elem_bytes() || (t.alignment & (t.alignment - 1)))
-        return {CUDNN_STATUS_BAD_PARAM, "an alignment that is no power of two"};
-    if (t.on_host && t.is_virtual)
-        return {CUDNN_STATUS_BAD_PARAM, "a virtual tensor that is passed by value"};
-    return supported();
-}
-
-const OperationKind *operation_kind(cudnnBackendDescriptorType_t type) {
-    for (const auto *operations :
-         {&attention_operations(), &convolution_operations(), &element_operations()})
-        for (const OperationKind &kind : *operations)
-            if (kind.descriptor.type == type) return &kind;
-    return nullptr;
-}
-
-const Pattern *pattern_of(const Descriptor &graph) {
-    for (const Pattern &pattern : attention_patterns())
-        if (pattern.matches(graph)) return &pattern;
-    return nullptr;
-}
-
-/* The operation that a graph consists of, or null. */
-const Descriptor *only_operation(const Descriptor &graph) {
-    const auto &operations = graph_operations(graph);
-    return operations.size() == 1 ? operations[0].get() : nullptr;
-}
-
-const std::vector<Engine> &engines_of(const Descriptor &graph) {
-    const Descriptor *operation = only_operation(graph);
-    return operation ? operation_kind(operation->kind->type)->engines : pattern_of(graph)->engines;
-}
-
-/* All tensors of a graph, each once. */
-std::vector<Tensor> graph_tensors(const Descriptor &graph) {
-    std::map<int64_t, const Descriptor *> seen;
-    std::vector<Tensor> tensors;
-    for (const DescriptorRef &operation : graph_operations(graph))
-        for (const auto &[name, value] : operation->values)
-            for (const DescriptorRef &link : value.links) {
-                if (link->kind->type != CUDNN_BACKEND_TENSOR_DESCRIPTOR) continue;
-                Tensor t(*link);
-                const Descriptor *&known = seen[t.uid];
-                if (known && known != link.get())
-                    emu_reject("cuDNN: two tensors of a graph have the uid %lld", (long long)t.uid);
-                if (!known) tensors.push_back(t);
-                known = link.get();
-            }
-    return tensors;
-}
-
-Verdict judge_graph(const Descriptor &graph) {
-    for (const DescriptorRef &operation : graph_operations(graph))
-        if (!operation_kind(operation->kind->type))
-            emu_reject("cuDNN: a %s is no operation", operation->kind->name);
-    bool has_virtual = false;
-    for (const Tensor &t : graph_tensors(graph)) has_virtual |= t.is_virtual;
-    if (const Descriptor *operation = only_operation(graph)) {
-        if (has_virtual || operation_kind(operation->kind->type)->engines.empty())
-            return {CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN, "no engine knows the graph"};
-        return supported();
-    }
-    const Pattern *pattern = pattern_of(graph);
-    if (!pattern) return {CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN, "no engine knows the graph"};
-    return pattern->judge(graph);
-}
-
-Verdict judge_pack(const Descriptor &d) {
-    auto uids = d.all<int64_t>(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
-    auto memory = d.all<void *>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
-    if (uids.size() != memory.size())
-        emu_reject("cuDNN: a variant pack of %zu uids and %zu pointers", uids.size(),
-                   memory.size());
-    if (std::set<int64_t>(uids.begin(), uids.end()).size() != uids.size())
-        emu_reject("cuDNN: a uid stands twice in a variant pack");
-    return supported();
-}
-
-constexpr auto NEEDED = AttributeRule::REQUIRED;
-constexpr auto FREE = AttributeRule::OPTIONAL;
-
-/* What heuristics produce (engines and their configurations) cannot be set from outside. */
-const std::vector<DescriptorKind> &machinery() {
-    static const std::vector<DescriptorKind> kinds = {
-        {CUDNN_BACKEND_TENSOR_DESCRIPTOR,
-         "tensor",
-         {{CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, 1, NEEDED},
-          {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, 1, NEEDED},
-          {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 1, 8, NEEDED},
-          {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 1, 8, NEEDED},
-          {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, 1, NEEDED},
-          {CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, 1, FREE},
-          {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, 1, FREE}},
-         judge_tensor},
-        {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
-         "operation graph",
-         {{CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, 1, NEEDED},
-          {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 64, NEEDED}},
-         judge_graph},
-        {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR,
-         "heuristic",
-         {{CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 1, NEEDED},
-          {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, 1, NEEDED}},
-         nullptr},
-        {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "engine configuration", {}, nullptr},
-        {CUDNN_BACKEND_ENGINE_DESCRIPTOR, "engine", {}, nullptr},
-        {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
-         "execution plan",
-         {{CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, 1, NEEDED},
-          {CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 1, NEEDED}},
-         nullptr},
-        {CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR,
-         "variant pack",
-         {{CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, 1, 64, NEEDED},
-          {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 1, 64, NEEDED},
-          {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, 1, NEEDED}},
-         judge_pack},
-    };
-    return kinds;
-}
-
-const DescriptorKind *kind_of(cudnnBackendDescriptorType_t type) {
-    if (const OperationKind *operation = operation_kind(type)) return &operation->descriptor;
-    if (type == convolution_descriptor_kind().type) return &convolution_descriptor_kind();
-    for (const auto *kinds : {&machinery(), &element_descriptor_kinds()})
-        for (const DescriptorKind &kind : *kinds)
-            if (kind.type == type) return &kind;
-    return nullptr;
-}
 
 /* What an opaque pointer of the ABI stands for. */
 struct Handle {
@@ -273,70 +132,6 @@ void check_no_strangers(const std::vector<Tensor> &tensors, const Descriptor &pa
 
 } // namespace
 
-/* ---- for operations */
-
-const std::vector<DescriptorRef> &graph_operations(const Descriptor &graph) {
-    return graph.values.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).links;
-}
-
-std::vector<Tensor> tensors_of(const Descriptor &operation) {
-    std::vector<Tensor> tensors;
-    for (const auto &[name, value] : operation.values)
-        for (const DescriptorRef &link : value.links)
-            if (link->kind->type == CUDNN_BACKEND_TENSOR_DESCRIPTOR) tensors.emplace_back(*link);
-    return tensors;
-}
-
-Tensor::Tensor(const Descriptor &d)
-    : uid(d.one<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID)),
-      alignment(d.one<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT)),
-      type(d.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE)),
-      dims(d.all<int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS)),
-      strides(d.all<int64_t>(CUDNN_ATTR_TENSOR_STRIDES)),
-      on_host(d.one<bool>(CUDNN_ATTR_TENSOR_IS_BY_VALUE)),
-      is_virtual(d.one<bool>(CUDNN_ATTR_TENSOR_IS_VIRTUAL)) {
-}
-
-int64_t Tensor::elem_bytes() const {
-    return type == CUDNN_DATA_DOUBLE ? 8 : type == CUDNN_DATA_FLOAT ? 4 : 2;
-}
-
-int64_t Tensor::extent_bytes() const {
-    int64_t last = 0;
-    for (size_t i = 0; i < dims.size(); i++) last += (dims[i] - 1) * strides[i];
-    return (last + 1) * elem_bytes();
-}
-
-float round_to_bf16(float value) {
-    uint32_t bits;
-    if (std::isnan(value)) return value;
-    memcpy(&bits, &value, sizeof bits);
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&value, &bits, sizeof bits);
-    return value;
-}
-
-float Memory::load(const Tensor &t, int64_t offset) const {
-    const void *base = device.at(t.uid);
-    if (t.type == CUDNN_DATA_FLOAT) return static_cast<const float *>(base)[offset];
-    uint32_t bits = (uint32_t) static_cast<const uint16_t *>(base)[offset] << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-void Memory::store(const Tensor &t, int64_t offset, float value) const {
-    void *base = device.at(t.uid);
-    if (t.type == CUDNN_DATA_FLOAT) {
-        static_cast<float *>(base)[offset] = value;
-        return;
-    }
-    uint32_t bits;
-    value = round_to_bf16(value);
-    memcpy(&bits, &value, sizeof bits);
-    static_cast<uint16_t *>(base)[offset] = (uint16_t)(bits >> 16 | (std::isnan(value) ? 0x40 : 0));
-}
-
 } // namespace emulated_cudnn
 
 using namespace emulated_cudnn;
@@ -445,7 +240,7 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor) {
     Descriptor &d = opened(descriptor, "cudnnBackendFinalize");
     if (d.finalized) emu_reject("cudnnBackendFinalize: the %s is finalized", d.kind->name);
     for (const AttributeRule &rule : d.kind->rules)
-        if (rule.need == NEEDED && !d.has(rule.name))
+        if (rule.need == AttributeRule::REQUIRED && !d.has(rule.name))
             emu_reject("cudnnBackendFinalize: the %s lacks attribute %d", d.kind->name, rule.name);
     Verdict verdict = d.kind->judge ? d.kind->judge(d) : supported();
     d.finalized = verdict.status == CUDNN_STATUS_SUCCESS;

@@ -128,13 +128,25 @@ struct Pattern {
     std::vector<Engine> engines;
 };
 
+/* ---- cudnn_kinds.cpp */
+
 /* The operations of a graph, in the order of the caller. */
 const std::vector<DescriptorRef> &graph_operations(const Descriptor &graph);
-/* The tensors that an operation links to. */
+/* The operation that a graph consists of; null if there are several. */
+const Descriptor *only_operation(const Descriptor &graph);
+/* The pattern that a graph of several operations matches, or null. */
+const Pattern *pattern_of(const Descriptor &graph);
+/* The engines that can run a graph. */
+const std::vector<Engine> &engines_of(const Descriptor &graph);
+/* All tensors of a graph, each once; the tensors that an operation links to. */
+std::vector<Tensor> graph_tensors(const Descriptor &graph);
 std::vector<Tensor> tensors_of(const Descriptor &operation);
+/* The kind of descriptors of a type, and of operations; null: there is none. */
+const DescriptorKind *kind_of(cudnnBackendDescriptorType_t type);
+const OperationKind *operation_kind(cudnnBackendDescriptorType_t type);
 
-/* What there is besides the graph machinery: cudnn_attention.cpp, cudnn_elements.cpp,
- * cudnn_conv.cpp. */
+/* ---- what can be computed: cudnn_attention.cpp, cudnn_elements.cpp, cudnn_conv.cpp */
+
 const std::vector<OperationKind> &attention_operations();
 const std::vector<Pattern> &attention_patterns();
 const std::vector<OperationKind> &element_operations();

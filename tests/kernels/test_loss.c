@@ -6,7 +6,7 @@
 
 static const struct {
     int64_t batch, n_per_sample;
-} shapes[] = {{1, 1}, {1, 5}, {3, 77}, {2, 1025}, {129, 3}, {3, 1500}, {2, 2052}};
+} shapes[] = {{1, 1}, {1, 5}, {3, 77}, {2, 1025}, {259, 3}, {3, 1500}, {2, 2052}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static void test_squares_sum(void **state) {
@@ -84,64 +84,83 @@ static void test_adaptive_loss(void **state) {
 
 struct Vsd {
     int64_t batch, n_per_sample;
-    double *x_hat, *g_fake, *g_teacher, *norm; /* the last [batch], constant */
+    struct OpTensor *x_hat, *eps, *v_fake, *v_teacher, *loss, *direction;
+    const double *t;
+    double *norm; /* [batch], constant */
 };
 
-/* <G, x_hat> of one sample, G constant. */
-static double vsd_sample_loss(const struct Vsd *p, int64_t sample) {
-    double sum = 0.0;
-    for (int64_t i = sample * p->n_per_sample; i < (sample + 1) * p->n_per_sample; i++)
-        sum += (p->g_fake[i] - p->g_teacher[i]) / p->norm[sample] * p->x_hat[i];
-    return sum;
+/* Random inputs; near_teacher: x_hat is so near g_teacher that a norm's 1e-6 n matters. */
+static struct Vsd vsd_inputs(struct OpCase *c, int64_t batch, int64_t n, bool near_teacher) {
+    struct Vsd p = {.batch = batch, .n_per_sample = n};
+    p.x_hat = op_input(c, "x_hat", OP_F32, batch, n);
+    p.eps = op_input(c, "eps", OP_F32, batch, n);
+    p.v_fake = op_input(c, "v_fake", OP_F32, batch, n);
+    p.v_teacher = op_input(c, "v_teacher", OP_F32, batch, n);
+    if (near_teacher) {
+        op_rescale(c, p.x_hat, 1e-3, 0.0);
+        op_rescale(c, p.eps, 1e-3, 0.0);
+        op_rescale(c, p.v_teacher, 1e-3, 0.0);
+    }
+    p.loss = op_output(c, "loss", OP_F64, 1, batch);
+    p.direction = op_output(c, "direction", OP_F32, batch, n);
+    double *t = op_array(c, batch);
+    for (int64_t b = 0; b < batch; b++) t[b] = b % 11 ? (double)(b % 11) / 10.0 : 0.001;
+    p.t = t;
+    p.norm = op_array(c, batch);
+    return p;
 }
 
-static double vsd_loss(const void *problem) {
-    const struct Vsd *p = problem;
-    double sum = 0.0;
-    for (int64_t b = 0; b < p->batch; b++) sum += vsd_sample_loss(p, b);
-    return sum;
+static void vsd_direction(const struct OpCase *c, const struct Vsd *p, enum VsdNorm norm) {
+    c->be->vsd_direction(c->be, op_f64(p->loss), op_f32(p->direction), op_f32(p->x_hat),
+                         op_f32(p->eps), op_f32(p->v_fake), op_f32(p->v_teacher), p->t, norm,
+                         p->batch, p->n_per_sample);
 }
 
-static void naive_vsd_norm(struct Vsd *p, enum VsdNorm norm) {
+/* Denoised by the velocity v: g = x_hat_t - t v. */
+static double vsd_denoised(const struct Vsd *p, const struct OpTensor *v, int64_t i) {
+    double t = p->t[i / p->n_per_sample];
+    return (1.0 - t) * p->x_hat->values[i] + t * p->eps->values[i] - t * v->values[i];
+}
+
+static double vsd_difference(const struct Vsd *p, int64_t i) {
+    return vsd_denoised(p, p->v_fake, i) - vsd_denoised(p, p->v_teacher, i);
+}
+
+static void naive_vsd_norm(const struct Vsd *p, enum VsdNorm norm) {
     for (int64_t b = 0; b < p->batch; b++) {
         double sum = norm == VSD_NORM_DMD2 ? 1e-6 * (double)p->n_per_sample : 0.0;
         for (int64_t i = b * p->n_per_sample; i < (b + 1) * p->n_per_sample; i++)
-            sum += fabs((norm == VSD_NORM_DMD2 ? p->x_hat[i] : p->g_fake[i]) - p->g_teacher[i]);
+            sum += fabs(norm == VSD_NORM_DMD2
+                            ? p->x_hat->values[i] - vsd_denoised(p, p->v_teacher, i)
+                            : vsd_difference(p, i));
         p->norm[b] = sum;
+    }
+}
+
+/* G, and <G, x_hat> of each sample. */
+static void naive_vsd(const struct Vsd *p, double *direction, double *loss) {
+    for (int64_t i = 0; i < p->batch * p->n_per_sample; i++) {
+        int64_t b = i / p->n_per_sample;
+        direction[i] = p->norm[b] == 0.0 ? 0.0 : vsd_difference(p, i) / p->norm[b];
+        loss[b] += direction[i] * p->x_hat->values[i];
     }
 }
 
 static void check_vsd_direction(void *suite, int64_t batch, int64_t n, enum VsdNorm norm) {
     struct OpCase c;
     op_case_begin(&c, suite, "vsd_direction %dx%d norm %d", (int)batch, (int)n, (int)norm);
-    struct OpTensor *x_hat = op_input(&c, "x_hat", OP_F32, batch, n);
-    struct OpTensor *g_fake = op_input(&c, "g_fake", OP_F32, batch, n);
-    struct OpTensor *g_teacher = op_input(&c, "g_teacher", OP_F32, batch, n);
-    if (norm == VSD_NORM_DMD2) { /* the 1e-6 n matters only where x_hat is near g_teacher */
-        double *near = op_array(&c, x_hat->n_elems);
-        for (int64_t i = 0; i < x_hat->n_elems; i++)
-            near[i] = 1e-3 * x_hat->values[i], g_teacher->values[i] *= 1e-3;
-        op_put(&c, x_hat, near);
-        op_put(&c, g_teacher, g_teacher->values);
-    }
-    struct OpTensor *loss = op_output(&c, "loss", OP_F64, 1, batch);
-    struct OpTensor *direction = op_output(&c, "direction", OP_F32, batch, n);
-    c.be->vsd_direction(c.be, op_f64(loss), op_f32(direction), op_f32(x_hat), op_f32(g_fake),
-                        op_f32(g_teacher), norm, batch, n);
-
-    struct Vsd p = {
-        batch, n, x_hat->values, g_fake->values, g_teacher->values, op_array(&c, batch)};
+    struct Vsd p = vsd_inputs(&c, batch, n, norm == VSD_NORM_DMD2);
+    vsd_direction(&c, &p, norm);
+    double *expected = op_array(&c, batch * n), *loss = op_array(&c, batch);
     naive_vsd_norm(&p, norm);
-    double *expected = op_array(&c, batch);
-    for (int64_t b = 0; b < batch; b++) expected[b] = vsd_sample_loss(&p, b);
-    op_check_values(&c, loss, expected, 4.0 * op_tolerance(loss, n));
-    expected = op_finite_differences(&c, p.x_hat, x_hat->n_elems, vsd_loss, &p);
-    op_check_gradient(&c, direction, expected, op_tolerance(direction, n));
-    double *wrong = op_array(&c, x_hat->n_elems);
+    naive_vsd(&p, expected, loss);
+    op_check_values(&c, p.loss, loss, 4.0 * op_tolerance(p.loss, n));
+    op_check_gradient(&c, p.direction, expected, op_tolerance(p.direction, n));
+    double *wrong = op_array(&c, batch * n), *wrong_loss = op_array(&c, batch);
     naive_vsd_norm(&p, norm == VSD_NORM_DMD2 ? VSD_NORM_PAPER : VSD_NORM_DMD2);
-    for (int64_t i = 0; i < x_hat->n_elems; i++)
-        wrong[i] = (p.g_fake[i] - p.g_teacher[i]) / p.norm[i / n];
-    op_check_rejects(&c, direction, expected, wrong, op_tolerance(direction, n), "the other norm");
+    naive_vsd(&p, wrong, wrong_loss);
+    op_check_rejects(&c, p.direction, expected, wrong, op_tolerance(p.direction, n),
+                     "the other norm");
     op_case_end(&c);
 }
 
@@ -152,30 +171,31 @@ static void test_vsd_direction(void **state) {
     }
 }
 
-/* A fake score that equals the teacher's has no direction; the other sample keeps its own. */
-static void test_vsd_without_difference(void **state) {
-    enum { BATCH = 2, N = 77 };
+/* A fake score that equals the teacher's has no direction, nor has what was not renoised; the other
+ * sample keeps its own. */
+static void check_vsd_without_difference(void *suite, enum VsdNorm norm) {
+    enum { BATCH = 3, N = 77 };
     struct OpCase c;
-    op_case_begin(&c, *state, "vsd_direction without difference");
-    struct OpTensor *x_hat = op_input(&c, "x_hat", OP_F32, BATCH, N);
-    struct OpTensor *g_fake = op_input(&c, "g_fake", OP_F32, BATCH, N);
-    struct OpTensor *g_teacher = op_input(&c, "g_teacher", OP_F32, BATCH, N);
-    for (int64_t i = 0; i < N; i++) g_teacher->values[i] = g_fake->values[i];
-    op_put(&c, g_teacher, g_teacher->values);
-    struct OpTensor *loss = op_output(&c, "loss", OP_F64, 1, BATCH);
-    struct OpTensor *direction = op_output(&c, "direction", OP_F32, BATCH, N);
-    c.be->vsd_direction(c.be, op_f64(loss), op_f32(direction), op_f32(x_hat), op_f32(g_fake),
-                        op_f32(g_teacher), VSD_NORM_PAPER, BATCH, N);
-    struct Vsd p = {
-        BATCH, N, x_hat->values, g_fake->values, g_teacher->values, op_array(&c, BATCH)};
-    naive_vsd_norm(&p, VSD_NORM_PAPER);
-    double *expected = op_array(&c, BATCH * N), *expected_loss = op_array(&c, BATCH);
-    for (int64_t i = N; i < BATCH * N; i++)
-        expected[i] = (p.g_fake[i] - p.g_teacher[i]) / p.norm[1];
-    expected_loss[1] = vsd_sample_loss(&p, 1);
-    op_check_values(&c, direction, expected, op_tolerance(direction, N));
-    op_check_values(&c, loss, expected_loss, 4.0 * op_tolerance(loss, N));
+    op_case_begin(&c, suite, "vsd_direction without difference, norm %d", (int)norm);
+    double t[BATCH] = {0.3, 0.4, 0.0};
+    struct Vsd p = vsd_inputs(&c, BATCH, N, false);
+    for (int64_t i = 0; i < N; i++) p.v_teacher->values[i] = p.v_fake->values[i];
+    op_put(&c, p.v_teacher, p.v_teacher->values);
+    p.t = t;
+    vsd_direction(&c, &p, norm);
+    double *expected = op_array(&c, BATCH * N), *loss = op_array(&c, BATCH);
+    naive_vsd_norm(&p, norm);
+    naive_vsd(&p, expected, loss);
+    op_check_values(&c, p.direction, expected, op_tolerance(p.direction, N));
+    op_check_values(&c, p.loss, loss, 4.0 * op_tolerance(p.loss, N));
+    double *direction = op_download(&c, p.direction);
+    for (int64_t i = 0; i < BATCH * N; i++) assert_true((direction[i] == 0.0) == (i / N != 1));
     op_case_end(&c);
+}
+
+static void test_vsd_without_difference(void **state) {
+    check_vsd_without_difference(*state, VSD_NORM_PAPER);
+    check_vsd_without_difference(*state, VSD_NORM_DMD2);
 }
 
 struct Softplus {

@@ -132,8 +132,9 @@ static void test_losses(void **state) {
     c.be->squares_sum(c.be, op_f64(squares), op_f32(x), ROWS, DIM);
     c.be->adaptive_loss(c.be, op_f64(adaptive), op_f64(sq), op_f32(du), op_f32(x), op_f32(target),
                         0.1, 1.0, ROWS, DIM);
-    c.be->vsd_direction(c.be, op_f64(vsd), op_f32(direction), op_f32(target), op_f32(x),
-                        op_f32(target), VSD_NORM_PAPER, ROWS, DIM);
+    const double t[ROWS] = {0.1, 0.3, 0.5, 0.7, 0.0};
+    c.be->vsd_direction(c.be, op_f64(vsd), op_f32(direction), op_f32(target), op_f32(target),
+                        op_f32(x), op_f32(target), t, VSD_NORM_PAPER, ROWS, DIM);
     c.be->softplus_loss(c.be, op_f64(softplus), NULL, op_f32(x), 1.0, 1.0, ROWS, DIM);
     c.be->norm_squared(c.be, op_f64(norm), op_f32(x), N);
     const double samples[ROWS] = {[BAD / DIM] = (double)NAN}, all = (double)NAN;

@@ -1,3 +1,4 @@
+/* The cases, and buffers with the same random values for the fast and the naive discriminator. */
 #include "discriminator_fixture.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Each slope comes from evaluations of the loss at points along a random direction. */
 #include "gradient_check.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Loops over every index of the formulas; nothing is shared with the code under test. */
 #include "naive_discriminator.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Everything lies on the CPU backend; weights and inputs come from fixed seeds. */
 #include "network_fixture.h"
 
 #include <stdlib.h>

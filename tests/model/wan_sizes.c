@@ -1,3 +1,4 @@
+/* As Wan2.1's configuration files give them. */
 #include "wan_sizes.h"
 
 const struct ModelConfig wan_1_3b = {

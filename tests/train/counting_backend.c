@@ -1,3 +1,4 @@
+/* A copy of another backend's table with one function replaced. */
 #include "counting_backend.h"
 
 static void *counting_alloc(const struct Backend *be, int64_t n_bytes) {

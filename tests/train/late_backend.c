@@ -1,3 +1,4 @@
+/* A list of copies under a lock; a condition for those who wait until it is empty. */
 #include "late_backend.h"
 
 #include <stdlib.h>

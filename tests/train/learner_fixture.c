@@ -1,3 +1,4 @@
+/* Sets up a learner as trainer_open.c does, less files and ranks. */
 #include "learner_fixture.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* Calls cmd_plan with stdout and stderr turned into files. */
 #include "plan_command.h"
 
 #include <setjmp.h>

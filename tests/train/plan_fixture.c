@@ -1,3 +1,4 @@
+/* The machine, and a table of configurations: every stage with its main options. */
 #include "plan_fixture.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* Forks a process for each rank, collects what it writes to stderr, and waits for all. */
 #include "process_ranks.h"
 
 #include <fcntl.h>

@@ -43,7 +43,7 @@ mkdir disk
 bench --what checkpoint --folder disk --mib 1
 check_section checkpoint
 check_timed
-for row in "save, one thread" "plain read, one thread" "plain read, a load's threads" load; do
+for row in "save, one thread" "plain read, one thread" "plain read, all threads" load; do
     check "a row: $row" grep -q "\"name\": \"$row" bench.json
 done
 check "what a load reaches" grep -q "rate of the load / of the plain read" bench.json

@@ -1,3 +1,4 @@
+/* Writes a configuration, draws data and trains a few iterations through the commands themselves. */
 #include "sampling_fixture.h"
 
 #include <setjmp.h>

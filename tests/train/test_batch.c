@@ -59,7 +59,7 @@ static struct BatchSamples samples_of(struct Case *c, int64_t iteration, int64_t
 /* The host memory is another's at once. */
 static void expect(struct Case *c, int64_t iteration, int64_t pass) {
     struct BatchSamples samples = samples_of(c, iteration, pass);
-    batch_expect(c->batch, &samples);
+    batch_upload_start(c->batch, &samples);
     memset(c->video, 0xff, (size_t)(CAPACITY * c->n_video) * sizeof *c->video);
     memset(c->text, 0xff, (size_t)(CAPACITY * c->n_text) * sizeof *c->text);
 }

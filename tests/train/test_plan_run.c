@@ -124,6 +124,14 @@ static void check_memory(const struct CountedRun *r) {
         plan_memory_make(&r->config, small_video, &grid, DTYPE_F32, &simple_machine);
     assert_int_equal(memory.reserved, 1000);
     assert_int_equal(plan_memory_total(&memory) - memory.reserved, r->backend.n_bytes);
+
+    int64_t saved = 0; /* what is trained has moments */
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        const int64_t *parts = memory.weights[role];
+        if (parts[PLAN_MOMENTS])
+            saved += parts[PLAN_MASTER] + parts[PLAN_MOMENTS] + parts[PLAN_EMA];
+    }
+    assert_int_equal(memory.host, saved);
 }
 
 static void check_operations(const struct PlanStep *step, const struct OpTally *run) {

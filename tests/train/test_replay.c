@@ -1,6 +1,8 @@
 /* `tmd replay` over damaged copies of recorded cases: a wrong value, a missing, additional or
- * misshapen tensor, an unknown kind, a truncated file; and what --out writes. */
+ * misshapen tensor, numbers of the wrong kind, an unknown kind, a truncated file; what --out
+ * writes; and how near float32 comes where differences nearly cancel. */
 #define _GNU_SOURCE /* memmem */
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,17 +56,26 @@ static void case_remove(struct Case *c) {
     scratch_remove(c->scratch);
 }
 
-/* The exit code of `tmd replay FOLDER [flag value]`; *message (the caller frees it) gets stderr. */
+/* The exit code of `tmd replay FOLDER [flag value]`; *message (the caller frees it) gets what it
+ * prints. */
 static int replay(const struct Case *c, const char *flag, const char *value, char **message) {
     char *argv[] = {(char *)(uintptr_t) "replay", c->folder, (char *)(uintptr_t)flag,
                     (char *)(uintptr_t)value, NULL};
-    char *path = scratch_path(c->scratch, "stderr");
-    int saved = dup(STDERR_FILENO);
-    assert_non_null(freopen(path, "w", stderr));
+    char *path = scratch_path(c->scratch, "printed");
+    int streams[] = {STDOUT_FILENO, STDERR_FILENO}, saved[2];
+    int file = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0666);
+    fflush(stdout);
+    for (int i = 0; i < 2; i++) {
+        saved[i] = dup(streams[i]);
+        assert_true(dup2(file, streams[i]) >= 0);
+    }
     int code = cmd_replay(flag ? 4 : 2, argv);
-    fflush(stderr);
-    assert_true(dup2(saved, STDERR_FILENO) >= 0);
-    close(saved);
+    fflush(stdout);
+    for (int i = 0; i < 2; i++) {
+        assert_true(dup2(saved[i], streams[i]) >= 0);
+        close(saved[i]);
+    }
+    close(file);
     size_t n_bytes;
     unsigned char *text = scratch_read(path, &n_bytes);
     *message = xprintf("%.*s", (int)n_bytes, (const char *)text);
@@ -94,21 +105,45 @@ static void assert_refused(const struct Case *c, const char *word, const char *o
 
 /* ---- edits ---- */
 
-enum Edit { EDIT_NUDGE, EDIT_NAN, EDIT_DROP, EDIT_RESHAPE, EDIT_ADD };
+enum Edit {
+    EDIT_NONE,
+    EDIT_NUDGE,
+    EDIT_NAN,
+    EDIT_EARLY, /* times near 0 */
+    EDIT_DROP,
+    EDIT_ADD,
+    EDIT_RESHAPE, /* a dimension more, in front */
+    EDIT_EMPTY,
+    EDIT_INTEGERS,
+    EDIT_REALS
+};
 
-/* Writes `data` under `info`'s name and shape, edited. */
-static void declare(struct SafetensorsWriter *w, const struct SafetensorsInfo *info, bool reshape) {
+/* Announces `info`'s name and shape, edited. */
+static void declare(struct SafetensorsWriter *w, const struct SafetensorsInfo *info,
+                    enum Dtype dtype, enum Edit edit) {
     int64_t shape[SAFETENSORS_MAX_DIMS + 1] = {1};
+    bool reshape = edit == EDIT_RESHAPE;
     memcpy(shape + 1, info->shape, sizeof *shape * (size_t)info->n_dims);
-    safetensors_writer_declare(w, info->name, DTYPE_F32, info->n_dims + reshape, shape + !reshape);
+    if (edit == EDIT_EMPTY) shape[1] = 0;
+    safetensors_writer_declare(w, info->name, dtype, info->n_dims + reshape, shape + !reshape);
+}
+
+/* Writes a tensor of zeros that was declared as integers. */
+static void write_integers(struct SafetensorsWriter *w, const struct SafetensorsInfo *info) {
+    struct Error err;
+    int64_t *zeros = xcalloc((size_t)info->n_elems * sizeof *zeros);
+    assert_true(safetensors_write_i64(w, info->name, zeros, &err));
+    free(zeros);
 }
 
 static void edit_values(float *data, enum Edit edit, int64_t n_elems) {
     for (int64_t i = 0; edit == EDIT_NUDGE && i < n_elems; i++) data[i] *= 1.1f;
-    if (edit == EDIT_NAN) data[n_elems / 2] = NAN;
+    for (int64_t i = 0; edit == EDIT_EARLY && i < n_elems; i++) data[i] = 0.001f;
+    if (edit == EDIT_NAN) data[n_elems / 2] = -NAN;
 }
 
-/* Rewrites a file of the case as float32, tensor `name` edited (EDIT_ADD: added). */
+/* Rewrites a file of the case, tensor `name` edited (EDIT_ADD: added): integers as I64, else
+ * float32. */
 static void edit(const struct Case *c, const char *file, const char *name, enum Edit edit) {
     struct Safetensors *st;
     struct Error err;
@@ -122,9 +157,14 @@ static void edit(const struct Case *c, const char *file, const char *name, enum 
         for (int64_t i = 0; i < safetensors_count(st); i++) {
             const struct SafetensorsInfo *info = safetensors_info(st, i);
             bool edited = strcmp(info->name, name) == 0;
+            bool integers = edited ? edit == EDIT_INTEGERS : info->dtype == DTYPE_I64;
             if (edited && edit == EDIT_DROP) continue;
             if (pass == 0) {
-                declare(w, info, edited && edit == EDIT_RESHAPE);
+                declare(w, info, integers ? DTYPE_I64 : DTYPE_F32, edited ? edit : EDIT_NONE);
+                continue;
+            }
+            if (integers) {
+                write_integers(w, info);
                 continue;
             }
             float *data = xmalloc((size_t)info->n_elems * sizeof *data);
@@ -189,10 +229,10 @@ static void every_expected_tensor_counts(void **state) {
     case_remove(&c);
 }
 
-/* Replaces the first `from` in case.yaml by `to`, which is as long. */
-static void edit_configuration(const struct Case *c, const char *from, const char *to) {
+/* Replaces the first `from` in a file of the case by `to`, which is as long. */
+static void edit_text(const struct Case *c, const char *file, const char *from, const char *to) {
     size_t n_bytes;
-    char *path = case_file(c, "case.yaml");
+    char *path = case_file(c, file);
     unsigned char *bytes = scratch_read(path, &n_bytes);
     unsigned char *at = memmem(bytes, n_bytes, from, strlen(from));
     assert_non_null(at);
@@ -201,6 +241,10 @@ static void edit_configuration(const struct Case *c, const char *from, const cha
     scratch_write(path, bytes, n_bytes);
     free(bytes);
     free(path);
+}
+
+static void edit_configuration(const struct Case *c, const char *from, const char *to) {
+    edit_text(c, "case.yaml", from, to);
 }
 
 /* Without weight in the loss the discriminator still says what it sees. */
@@ -274,6 +318,138 @@ static void wrong_tensors_are_refused(void **state) {
     }
 }
 
+static void messages_show_shapes(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *name;
+        enum Edit edit;
+        const char *got, *expected;
+    } edits[] = {
+        {"inputs", "context", EDIT_RESHAPE, "shape [1, 2, 10, 12]", "expected [2, 10, 12]"},
+        {"inputs", "x", EDIT_RESHAPE, "shape [1, 2, 4, 3, 8, 6]", "expected [-1, 4, -1, -1, -1]"},
+        {"inputs", "x", EDIT_EMPTY, "shape [0, 4, 3, 8, 6]", "expected [-1, 4, -1, -1, -1]"},
+        {"teacher", "head.modulation", EDIT_RESHAPE, "shape [1, 1, 2, 36]", "expected [1, 2, 36]"},
+        {"expected", "out.velocity", EDIT_RESHAPE, "shape [1, 2, ", "expected [2, 4, 3, 8, 6]"}};
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        struct Case c = case_copy("dit");
+        char *file = xprintf("%s.safetensors", edits[i].file);
+        edit(&c, file, edits[i].name, edits[i].edit);
+        assert_refused(&c, edits[i].got, edits[i].expected);
+        free(file);
+        case_remove(&c);
+    }
+}
+
+/* A NaN fails the case, named with its side, and spoils no other tensor's comparison. */
+static void what_is_not_finite_is_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *name, *sentence;
+    } edits[] = {
+        {"expected.safetensors", "grad.x", "'grad.x' is not finite as it is expected: FAILED"},
+        {"teacher.safetensors", "head.head.bias",
+         "'out.velocity' is not finite as it was computed: FAILED"}};
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        struct Case c = case_copy("dit");
+        char *message;
+        edit(&c, edits[i].file, edits[i].name, EDIT_NAN);
+        assert_int_equal(replay(&c, "--worst", "3", &message), EXIT_FAILED);
+        if (!strstr(message, edits[i].sentence) || strstr(message, "-nan")) fail_msg("%s", message);
+        bool only_first = strncmp(message, "  nan ", 6) == 0 && !strstr(message, "\n  nan ");
+        if (!only_first) fail_msg("%s", message);
+        free(message);
+        case_remove(&c);
+    }
+}
+
+/* NaN in inputs only: weights of a step that was not finite are replayed as they are. */
+static void wrong_numbers_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *file, *tensor, *word;
+        enum Edit edit;
+    } edits[] = {{"dit", "inputs", "x", "NaN", EDIT_NAN},
+                 {"dit", "inputs", "context", "NaN", EDIT_NAN},
+                 {"dit", "inputs", "t", "NaN", EDIT_NAN},
+                 {"adamw", "inputs", "grads", "NaN", EDIT_NAN},
+                 {"dit", "inputs", "x", "I64", EDIT_INTEGERS},
+                 {"dit", "inputs", "t", "I64", EDIT_INTEGERS},
+                 {"dit", "teacher", "head.head.bias", "I64", EDIT_INTEGERS},
+                 {"dit", "expected", "grad.x", "I64", EDIT_INTEGERS},
+                 {"adamw", "inputs", "param", "I64", EDIT_INTEGERS},
+                 {"adamw", "inputs", "param", "missing", EDIT_DROP},
+                 {"stage1_gated", "inputs", "drop", "F32", EDIT_REALS}};
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        struct Case c = case_copy(edits[i].name);
+        char *tensor = xprintf("'%s'", edits[i].tensor),
+             *file = xprintf("%s.safetensors", edits[i].file);
+        edit(&c, file, edits[i].tensor, edits[i].edit);
+        assert_refused(&c, tensor, edits[i].word);
+        free(tensor);
+        free(file);
+        case_remove(&c);
+    }
+}
+
+/* Of a type that can be read, but is none of a weight's. */
+static void narrow_integers_are_no_weights(void **state) {
+    (void)state;
+    struct Case c = case_copy("dit");
+    edit_text(&c, "teacher.safetensors", "\"F32\"", "\"I32\"");
+    assert_refused(&c, "teacher.safetensors: tensor 'blocks.0.cross_attn.k.bias' holds I32",
+                   "expected F32");
+    case_remove(&c);
+}
+
+/* Renoised to a time near 0, x_hat_t and what it is denoised to are nearly x_hat.  The expected
+ * values are an independent program's, in float64; subtracting such tensors in float32 errs by 5e-6
+ * and 1e-5. */
+static void losses_near_time_0_are_exact(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *output;
+        double expected;
+    } losses[] = {{"student_n2", "out.vsd", -0.559993814297},
+                  {"critic_n2", "out.fake_loss", 4.42428858321e-6}};
+    for (size_t i = 0; i < sizeof losses / sizeof *losses; i++) {
+        struct Case c = case_copy(losses[i].name);
+        struct Backend *be = backend_cpu_create();
+        struct TensorList list = {0};
+        struct Error err;
+        int n_found = 0;
+        edit(&c, "inputs.safetensors", "t", EDIT_EARLY);
+        assert_true(replay_run(c.folder, be, &list, &err));
+        for (int k = 0; k < list.n; k++) {
+            if (strcmp(list.items[k].name, losses[i].output) != 0) continue;
+            n_found++;
+            double error = fabs((double)list.items[k].data[0] / losses[i].expected - 1.0);
+            if (!(error < 1e-6)) fail_msg("%s: error %g", losses[i].output, error);
+        }
+        assert_int_equal(n_found, 1);
+        tensor_list_free(&list);
+        be->destroy(be);
+        case_remove(&c);
+    }
+}
+
+/* Evaluated all the same, so that what its heads read must be there. */
+static void weightless_discriminator_is_checked(void **state) {
+    (void)state;
+    static const char *const names[] = {"student_n2", "critic_n2"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct Case c = case_copy(names[i]);
+        edit_configuration(&c, "gan_weight: 0.03", "gan_weight: 0.00");
+        edit_configuration(&c, "features: [1, 2, 3]", "features: [1, 2, 9]");
+        assert_refused(&c, "discriminator.features", "model.num_layers");
+        edit_configuration(&c, "features: [1, 2, 9]", "features: [       ]");
+        /* no heads: what they should give is missing */
+        char *message;
+        assert_int_not_equal(replay(&c, NULL, NULL, &message), EXIT_OK);
+        free(message);
+        case_remove(&c);
+    }
+}
+
 static void damaged_files_are_refused(void **state) {
     (void)state;
     for (int i = 0; i < N_FILES; i++)
@@ -302,6 +478,7 @@ static void wrong_configurations_are_refused(void **state) {
         const char *yaml, *word;
     } configs[] = {{"kind: ditt\n", "ditt"},
                    {"", "kind"},
+                   {"model:\n  in_dim: 4\n", "kind"}, /* not the rules of a run */
                    {"kind: dit\nmodel:\n  dimm: 4\n", "dimm"},
                    {"kind: dit\nmodel:\n  dim: 36\n  num_heads: 5\n", "model.num_heads"},
                    {"kind: [\n", "case.yaml"}};
@@ -358,6 +535,12 @@ int main(void) {
         cmocka_unit_test(weightless_discriminator_is_evaluated),
         cmocka_unit_test(wrong_values_fail),
         cmocka_unit_test(wrong_tensors_are_refused),
+        cmocka_unit_test(messages_show_shapes),
+        cmocka_unit_test(what_is_not_finite_is_named),
+        cmocka_unit_test(wrong_numbers_are_refused),
+        cmocka_unit_test(narrow_integers_are_no_weights),
+        cmocka_unit_test(losses_near_time_0_are_exact),
+        cmocka_unit_test(weightless_discriminator_is_checked),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(wrong_configurations_are_refused),
         cmocka_unit_test(out_has_the_expected_names),

@@ -1,6 +1,6 @@
-/* Saving beside the steps: a checkpoint holds what the run was when its save began, however late the
- * copy arrives and whatever the run has become by then.  TMD_TEST_ACT as in learner_fixture.h; on the
- * CPU the copies are made to arrive late. */
+/* Saving beside the steps: a checkpoint holds what the run was when its save began, however late
+ * the copy arrives and whatever the run has become by then.  TMD_TEST_ACT as in learner_fixture.h;
+ * on the CPU the copies are made to arrive late. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -146,14 +146,14 @@ static void finish(struct Case *c) {
 static void check_steps_go_on(struct Case *c) {
     for (int save = 0; save < 2; save++) {
         iterate(c);
-        learner_take_held(&c->run.learner);
+        learner_take_copy_wait(&c->run.learner);
         begin(c);
         iterate(c);
         finish(c);
         check_saved(c);
-        double held = learner_take_held(&c->run.learner);
+        double held = learner_take_copy_wait(&c->run.learner);
         if (c->is_late) assert_true(held >= 1e-3 * LATE_MILLISECONDS);
-        assert_true(learner_take_held(&c->run.learner) == 0.0);
+        assert_true(learner_take_copy_wait(&c->run.learner) == 0.0);
     }
     float *then = c->expected[ROLE_STUDENT * ROLE_MAX_ARRAYS];
     size_t n_bytes = (size_t)c->run.learner.nets.weights[ROLE_STUDENT].n_elems * sizeof *then;
@@ -184,8 +184,8 @@ static void *arrive_later(void *context) {
     return NULL;
 }
 
-/* The end of a run: there is no update to wait for the copy, and whoever completes the save does; or,
- * when the run has failed otherwise, whoever ends it. */
+/* The end of a run: there is no update to wait for the copy, and whoever completes the save does;
+ * or, when the run has failed otherwise, whoever ends it. */
 static void check_end(struct Case *c, bool completes) {
     pthread_t thread;
     int exit_code;

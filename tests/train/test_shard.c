@@ -57,7 +57,7 @@ static bool sharded_run_init(struct ShardedRun *r, int small, const char *const 
 
 static void load(struct ShardedRun *r) {
     small_weights(&r->learner.nets);
-    learner_loaded(&r->learner);
+    learner_weights_loaded(&r->learner);
 }
 
 static void sharded_run_free(struct ShardedRun *r) {

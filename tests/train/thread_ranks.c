@@ -1,3 +1,4 @@
+/* Ranks are threads: each puts the address of its buffer on a common table and waits at a barrier. */
 #include "thread_ranks.h"
 
 #include <pthread.h>

@@ -18,6 +18,7 @@
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/tile_gemm.h"
 #include "kernels/cpu/transpose.h"
+#include "minmax.h"
 
 enum { Q_BLOCK = 128, K_BLOCK = 256, MAX_HEAD_DIM = 512 };
 
@@ -33,10 +34,6 @@ enum {
     ATTENTION_FLOATS = AT_K + K_BLOCK * MAX_HEAD_DIM
 };
 _Static_assert((int)ATTENTION_FLOATS <= (int)CPU_SCRATCH_FLOATS, "a thread's scratch");
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* A matrix with rows that may be read up to a full vector: x itself, or a copy. */
 struct Padded {

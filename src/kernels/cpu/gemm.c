@@ -19,12 +19,9 @@
 #include "error.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/transpose.h"
+#include "minmax.h"
 
 _Static_assert((int)GEMM_THREAD_FLOATS <= (int)CPU_SCRATCH_FLOATS, "a thread's scratch");
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;

@@ -54,30 +54,44 @@ void cpu_adaptive_loss(const struct Backend *be, double *loss, double *sq, float
     }
 }
 
+/* One sample's norm without its factor t: |v_teacher - v_fake|_1 or |x_hat - eps + v_teacher|_1. */
+static double vsd_distance(enum VsdNorm norm, const float *x_hat, const float *eps,
+                           const float *v_fake, const float *v_teacher, int64_t n) {
+    double total = 0.0;
+    for (int64_t run = 0; run < n; run += RUN) {
+        float part = 0.0f;
+        int64_t end = run_end(run, n);
+        if (norm == VSD_NORM_PAPER) {
+#pragma omp simd reduction(+ : part)
+            for (int64_t i = run; i < end; i++) part += fabsf(v_teacher[i] - v_fake[i]);
+        } else {
+#pragma omp simd reduction(+ : part)
+            for (int64_t i = run; i < end; i++) part += fabsf(x_hat[i] - eps[i] + v_teacher[i]);
+        }
+        total += part;
+    }
+    return total;
+}
+
 void cpu_vsd_direction(const struct Backend *be, double *loss, float *direction, const float *x_hat,
-                       const float *g_fake, const float *g_teacher, enum VsdNorm norm, int64_t batch,
+                       const float *eps, const float *v_fake, const float *v_teacher,
+                       const double *host_t, enum VsdNorm norm, int64_t batch,
                        int64_t n_per_sample) {
     (void)be;
+    double least = norm == VSD_NORM_PAPER ? 0.0 : 1e-6 * (double)n_per_sample;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < batch; b++) {
         int64_t at = b * n_per_sample;
-        const float *minuend = norm == VSD_NORM_PAPER ? g_fake : x_hat;
-        double total = norm == VSD_NORM_PAPER ? 0.0 : 1e-6 * (double)n_per_sample, inner = 0.0;
-        for (int64_t run = 0; run < n_per_sample; run += RUN) {
-            float part = 0.0f;
-            int64_t end = run_end(run, n_per_sample);
-#pragma omp simd reduction(+ : part)
-            for (int64_t i = run; i < end; i++)
-                part += fabsf(minuend[at + i] - g_teacher[at + i]);
-            total += part;
-        }
-        float inverse = total == 0.0 ? 0.0f : (float)(1.0 / total); /* no difference, no direction */
+        double t = host_t[b], inner = 0.0;
+        double total = t * vsd_distance(norm, x_hat + at, eps + at, v_fake + at, v_teacher + at,
+                                        n_per_sample) + least;
+        float factor = total == 0.0 ? 0.0f : (float)(t / total); /* no difference, no direction */
         for (int64_t run = 0; run < n_per_sample; run += RUN) {
             float part = 0.0f;
             int64_t end = run_end(run, n_per_sample);
 #pragma omp simd reduction(+ : part)
             for (int64_t i = run; i < end; i++) {
-                float g = (g_fake[at + i] - g_teacher[at + i]) * inverse;
+                float g = (v_teacher[at + i] - v_fake[at + i]) * factor;
                 part += g * x_hat[at + i];
                 direction[at + i] = g;
             }

@@ -9,16 +9,13 @@
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
+#include "minmax.h"
 
 enum { COLUMNS = 128, RUN = 128 };
 
 /* Sums over rows call their loop with COLUMNS as a constant where they can: the sums then stay in
  * registers. */
 #define INLINED static inline __attribute__((always_inline))
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 INLINED void layer_norm_row(float *y, float *mean, float *rstd, const float *x, const float *scale,
                             const float *shift, struct NormShape s, int64_t row) {

@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+#include "minmax.h"
+
 enum { WIDEST_TILE = 4 }; /* TILE_VECTORS is at most this */
 
 /* As in memory: at any address. */
@@ -80,10 +82,6 @@ static TileFunction *const tiles[TILE_ROWS][WIDEST_TILE] = {
     TILE_ENTRIES(4), TILE_ENTRIES(5), TILE_ENTRIES(6),
 };
 /* clang-format on */
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 void tile_gemm(int64_t m, int64_t n, int64_t k, float alpha, struct TileOperand a, const float *b,
                int64_t ldb, struct TileAddend d, float *c, int64_t ldc) {

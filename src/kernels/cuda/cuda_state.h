@@ -1,10 +1,10 @@
 /* The CUDA backend's inside: what its files share.
  *
- * Host code in C, kernels in .cu files behind the same prototypes: each operation of the table is a
- * function cuda_<op> with C linkage.  All of them only enqueue work on `stream`, in order (upload_start
- * and download_start alone on others); download alone waits for it.  An Act is bfloat16, or float32 in
- * the parity mode.  Every operation gives the same bits for the same input: sums over rows are made in
- * two passes, never with atomics. */
+ * Each operation of the table is a function cuda_<op> with C linkage, in a .c file if it calls a
+ * library, in a .cu file if it has kernels of its own.  All operations only enqueue work on
+ * `stream`, in order; upload_start and download_start use streams of their own, and only download
+ * waits.  An Act is bfloat16, or float32 in the parity mode.  Every operation gives the same bits
+ * for the same input: sums over rows are made in two passes, never with atomics. */
 #ifndef TMD_CUDA_STATE_H
 #define TMD_CUDA_STATE_H
 
@@ -20,14 +20,14 @@ extern "C" {
 struct CudaGemm;  /* linear.c: the algorithm of each shape */
 struct CudaCudnn; /* cudnn_graph.c: the plan of each graph */
 struct CudaGraphs; /* graph_capture.c: regions kept as CUDA graphs */
-struct CudaUploads; /* upload.c: copies that run beside the operations */
+struct CudaUploads; /* upload.c: copies in parallel with the operations */
 struct CudaDownloads; /* download.c: the same in the other direction */
 
 struct CudaState {
     int device, n_multiprocessors;
     cudaStream_t stream; /* all that computes */
-    /* Scratch of the one call at work on `stream`: partial sums, libraries' workspaces.  What stands
-     * in it is gone with the next operation. */
+    /* Scratch of the operation that runs on `stream`: partial sums, libraries' workspaces.  The
+     * next operation overwrites it. */
     void *workspace;
     int64_t workspace_bytes;
     bool deterministic; /* as for the library calls that offer a choice; our kernels always are */

@@ -1,4 +1,4 @@
-/* Downloads that run beside the operations.
+/* Downloads that run in parallel with the operations.
  *
  * A stream of their own copies into pinned memory what the operations before have left:
  *

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "fnv.h"
 
 enum { ALGO_BYTES = sizeof(cublasLtMatmulAlgo_t), LINE_CHARS = 512, LOCK_TRIES = 6000 };
 static const struct timespec lock_pause = {0, 10 * 1000 * 1000}; /* LOCK_TRIES of them: a minute */
@@ -28,12 +29,6 @@ struct GemmCache {
 
 /* ---- one line */
 
-static uint64_t line_check(const char *text, size_t n_chars) {
-    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-    for (size_t i = 0; i < n_chars; i++) hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
-    return hash;
-}
-
 static void write_line(FILE *file, const char *key, const struct GemmChoice *choice) {
     char line[LINE_CHARS], hex[2 * ALGO_BYTES + 1];
     const uint8_t *bytes = (const uint8_t *)&choice->algo;
@@ -41,7 +36,7 @@ static void write_line(FILE *file, const char *key, const struct GemmChoice *cho
     int n = snprintf(line, sizeof line, "%s%s%s %.1f us%s%s", key, separator,
                      choice->fused ? "fused" : "separate", choice->microseconds, separator, hex);
     TMD_CHECK(n < LINE_CHARS, "a key of %zu characters", strlen(key));
-    fprintf(file, "%s%s%016" PRIx64 "\n", line, separator, line_check(line, (size_t)n));
+    fprintf(file, "%s%s%016" PRIx64 "\n", line, separator, fnv_hash(line, (size_t)n));
 }
 
 /* Cuts what follows the last separator off the text; NULL if there is none. */
@@ -66,7 +61,7 @@ static bool parse_algo(const char *hex, cublasLtMatmulAlgo_t *algo) {
 static bool parse_line(char *line, struct GemmChoice *out) {
     line[strcspn(line, "\n")] = '\0';
     char *check = cut_last_field(line), way[16];
-    uint64_t expected = line_check(line, strlen(line)), got;
+    uint64_t expected = fnv_hash(line, strlen(line)), got;
     if (!check || sscanf(check, "%" SCNx64, &got) != 1 || got != expected) return false;
     char *algo = cut_last_field(line), *measured = algo ? cut_last_field(line) : NULL;
     if (!measured || !parse_algo(algo, &out->algo)) return false;

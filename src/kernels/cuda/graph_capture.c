@@ -1,3 +1,5 @@
+/* The table of operations is replaced by one that writes arguments down while a region is only
+ * listened to, and hands them to the real operations otherwise. */
 #include "kernels/cuda/graph_capture.h"
 
 #include <stdlib.h>

@@ -2,8 +2,11 @@
  *
  *     squares_sum     reads x
  *     adaptive_loss   reads u and target twice, the second time mostly from the cache, writes du
- *     vsd_direction   reads two of x_hat, g_fake, g_teacher, then all three, writes direction
+ *     vsd_direction   reads v_teacher and v_fake, or x_hat and eps, then both velocities and x_hat,
+ *                     writes direction
  *     softplus_loss   a warp per sample, float64 throughout: a handful of logits */
+#include <algorithm>
+
 #include "kernels/cuda/row_sums.cuh"
 
 namespace {
@@ -69,42 +72,58 @@ struct AdaptiveGradient {
     }
 };
 
-struct Distance {
-    const float *a, *b;
+/* A sample's norm without its factor t: |v_teacher - v_fake|_1 or |x_hat - eps + v_teacher|_1. */
+struct VsdDistance {
+    const float *x_hat, *eps, *v_fake, *v_teacher;
+    enum VsdNorm norm;
     int64_t n_per_sample;
 
     template <int N> __device__ __forceinline__ double at(int64_t sample, int64_t i) const {
-        Run<N> as = run_load<N>(a + sample * n_per_sample + i);
-        Run<N> bs = run_load<N>(b + sample * n_per_sample + i);
+        int64_t at = sample * n_per_sample + i;
+        Run<N> teachers = run_load<N>(v_teacher + at);
         double sum = 0.0;
-        for (int k = 0; k < N; k++) sum += fabsf(as.at[k] - bs.at[k]);
+        if (norm == VSD_NORM_PAPER) {
+            Run<N> fakes = run_load<N>(v_fake + at);
+            for (int k = 0; k < N; k++) sum += fabsf(teachers.at[k] - fakes.at[k]);
+        } else {
+            Run<N> xs = run_load<N>(x_hat + at), noises = run_load<N>(eps + at);
+            for (int k = 0; k < N; k++) sum += fabsf(xs.at[k] - noises.at[k] + teachers.at[k]);
+        }
         return sum;
     }
 };
 
-struct StoreNorm {
-    double *norm, floor;
-    __device__ void operator()(int64_t sample, double total) const {
-        norm[sample] = total + floor;
+/* Host arrays travel as kernel arguments, which may have 4 KB. */
+enum { TIMES_PER_LAUNCH = 256 };
+
+/* Distances turn into t / norm. */
+struct VsdFactor {
+    double *distance, least;
+    double t[TIMES_PER_LAUNCH];
+
+    template <int N> __device__ __forceinline__ void at(int64_t, int64_t sample) const {
+        for (int64_t b = sample; b < sample + N; b++) {
+            double norm = t[b] * distance[b] + least;
+            distance[b] = norm == 0.0 ? 0.0 : t[b] / norm; /* no difference, no direction */
+        }
     }
 };
 
 /* Writes G and sums <G, x_hat>. */
 struct VsdDirection {
     float *direction;
-    const float *x_hat, *g_fake, *g_teacher;
-    const double *norm;
+    const float *x_hat, *v_fake, *v_teacher;
+    const double *factor;
     int64_t n_per_sample;
 
     template <int N> __device__ __forceinline__ double at(int64_t sample, int64_t i) const {
         int64_t at = sample * n_per_sample + i;
-        /* no difference, no direction */
-        float inverse = norm[sample] == 0.0 ? 0.0f : (float)(1.0 / norm[sample]);
-        Run<N> xs = run_load<N>(x_hat + at), gs = run_load<N>(g_fake + at);
-        Run<N> teachers = run_load<N>(g_teacher + at);
+        Run<N> xs = run_load<N>(x_hat + at), fakes = run_load<N>(v_fake + at);
+        Run<N> gs = run_load<N>(v_teacher + at);
+        float scale = (float)factor[sample];
         double sum = 0.0;
         for (int k = 0; k < N; k++) {
-            gs.at[k] = (gs.at[k] - teachers.at[k]) * inverse;
+            gs.at[k] = (gs.at[k] - fakes.at[k]) * scale;
             sum += (double)gs.at[k] * xs.at[k];
         }
         run_store(direction + at, gs);
@@ -145,16 +164,22 @@ extern "C" void cuda_adaptive_loss(const struct Backend *be, double *loss, doubl
 }
 
 extern "C" void cuda_vsd_direction(const struct Backend *be, double *loss, float *direction,
-                                   const float *x_hat, const float *g_fake, const float *g_teacher,
-                                   enum VsdNorm norm, int64_t batch, int64_t n_per_sample) {
-    bool wide = runs_fit(batch, n_per_sample, direction, x_hat, g_fake, g_teacher);
-    const float *minuend = norm == VSD_NORM_PAPER ? g_fake : x_hat;
-    double floor = norm == VSD_NORM_PAPER ? 0.0 : 1e-6 * (double)n_per_sample;
-    double *norms = loss; /* until the losses take their place */
-    row_sums(be, wide, batch, n_per_sample, Distance{minuend, g_teacher, n_per_sample},
-             StoreNorm{norms, floor});
+                                   const float *x_hat, const float *eps, const float *v_fake,
+                                   const float *v_teacher, const double *host_t, enum VsdNorm norm,
+                                   int64_t batch, int64_t n_per_sample) {
+    bool wide = runs_fit(batch, n_per_sample, direction, x_hat, eps, v_fake, v_teacher);
+    double *factors = loss; /* until the losses take their place */
     row_sums(be, wide, batch, n_per_sample,
-             VsdDirection{direction, x_hat, g_fake, g_teacher, norms, n_per_sample},
+             VsdDistance{x_hat, eps, v_fake, v_teacher, norm, n_per_sample}, StoreTotal{factors});
+    for (int64_t first = 0; first < batch; first += TIMES_PER_LAUNCH) {
+        double least = norm == VSD_NORM_PAPER ? 0.0 : 1e-6 * (double)n_per_sample;
+        int64_t n = std::min<int64_t>(batch - first, TIMES_PER_LAUNCH);
+        VsdFactor factor = {factors + first, least, {}};
+        std::copy_n(host_t + first, n, factor.t);
+        each(be, false, 1, n, factor);
+    }
+    row_sums(be, wide, batch, n_per_sample,
+             VsdDirection{direction, x_hat, v_fake, v_teacher, factors, n_per_sample},
              StoreTotal{loss});
 }
 

@@ -1,4 +1,4 @@
-/* Uploads that run beside the operations.
+/* Uploads that run in parallel with the operations.
  *
  * The host copies into pieces of pinned memory, from which a stream of the uploads' own copies on
  * to the device; it waits only where a piece is still being read.  upload_wait is the fence in both
@@ -7,8 +7,8 @@
  *     operations     ... read the old bytes | upload_wait | read the new bytes ...
  *     uploads                 new bytes ... |             | others, over the old bytes ...
  *
- * What is called behind it waits for the uploads before it, and the uploads behind it wait for what
- * was called before it. */
+ * Operations after it wait for the uploads before it, and uploads after it wait for the operations
+ * before it. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,3 +1,5 @@
+/* Every operation is generated from the list macros: call the inner backend, wait for it, book the
+ * time and the cost. */
 #include "kernels/meter/backend_meter.h"
 
 #include <stdlib.h>
