@@ -46,7 +46,7 @@ check_timed
 for row in "save, one thread" "plain read, one thread" "plain read, all threads" load; do
     check "a row: $row" grep -q "\"name\": \"$row" bench.json
 done
-check "what a load reaches" grep -q "rate of the load / of the plain read" bench.json
+check "what a load reaches" grep -q "weights of a load / plain read" bench.json
 check "nothing left behind" test -z "$(ls disk)"
 check_not "a folder that is none" "$tmd" bench --what checkpoint --seconds 0.001 --folder disk/none
 
